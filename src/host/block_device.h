@@ -1,0 +1,63 @@
+// A namespace as its local faces see it: bytes in, bytes out.
+//
+// There is one BlockDevice per namespace and reactor; a frontend uses the one of the reactor its
+// connection lives on. Everything happens on that reactor's thread. This is all that frontends/
+// knows of host/.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace nvmf::host {
+
+enum class BlockOp : std::uint8_t { read, write, flush, write_zeroes, deallocate };
+
+/// One request. The caller owns it, and `data`, and leaves both alone from submit() until
+/// `complete` is called; then it may reuse both, also inside the callback.
+struct BlockRequest {
+  BlockOp op = BlockOp::read;
+  bool fua = false;        // write, write_zeroes, deallocate: on stable storage when complete
+  bool no_hole = false;    // write_zeroes: keep the blocks allocated (no DEAC)
+  bool fast_only = false;  // write_zeroes: ENOTSUP rather than slower than writing
+  std::uint64_t offset_bytes = 0;
+  std::uint64_t length_bytes = 0;  // read and write: at most BlockInfo::transfer_bytes_max
+  std::byte* data = nullptr;       // read and write
+  void (*complete)(BlockRequest&) = nullptr;
+
+  /// The outcome: 0 or an errno. EINVAL for what is out of range or not aligned, ENOSPC for a
+  /// write past the end, EPERM for a write to a read-only device, ENOTSUP, EIO for everything that
+  /// went wrong further away, ESHUTDOWN when the device is gone for good.
+  int error = 0;
+
+  // For the device's own use while the request is under way.
+  BlockRequest* next = nullptr;
+  std::uint64_t issued_bytes = 0;
+  std::uint32_t parts = 0;
+  std::uint8_t stage = 0;
+};
+
+struct BlockInfo {
+  std::string name;         // "nvmf0n1"
+  std::string description;  // for people: subsystem NQN, NSID, model
+  std::uint32_t nsid = 0;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t block_bytes = 512;       // logical block: the least unit of everything
+  std::uint32_t preferred_bytes = 4096;  // what is fast: at least block_bytes, a power of two
+  std::uint32_t transfer_bytes_max = 32u * 1024 * 1024;  // largest read or write we take (we split)
+  bool read_only = false;
+  bool flush = true;          // there is a volatile cache, or we cannot know: flush is meaningful
+  bool write_zeroes = false;  // the controller has Write Zeroes: it is fast
+  bool deallocate = false;    // the controller has Dataset Management
+};
+
+class BlockDevice {
+ public:
+  virtual ~BlockDevice() = default;
+  [[nodiscard]] virtual const BlockInfo& info() const = 0;
+  /// Takes the request; `complete` follows exactly once, never inside this call. Requests are not
+  /// ordered among each other; a flush covers every write completed before it was submitted.
+  virtual void submit(BlockRequest& request) = 0;
+};
+
+}  // namespace nvmf::host
