@@ -653,7 +653,10 @@ void VirtualLoop::close(End& end, Error reason) {
       mark(keep);  // to answer them
     }
     const auto closed = [](const auto& e) { return e->state == End::State::closed; };
-    if (std::ranges::all_of(link->ends_, closed)) std::erase(links_, link);
+    if (std::ranges::all_of(link->ends_, closed)) {
+      std::erase(links_, link);
+      for (const auto& each : link->ends_) each->link.reset();  // they hold each other
+    }
   }
   if (end.user != nullptr) end.user->on_closed(reason);
 }
