@@ -84,8 +84,8 @@ class HostQpair {
   [[nodiscard]] virtual std::string describe() const = 0;
 };
 
-/// A command at the controller's end. The queue pair owns it, from on_command() until respond() or
-/// until ControllerQpairEvents::on_released() after the connection's end.
+/// A command at the controller's end. The queue pair owns it; the reference is good from
+/// on_command() until respond(), the last on_data_sent(), or on_ended().
 struct ControllerCommand {
   nvme::Sqe sqe;
   /// Length of the SGL's data, and whether it came with the capsule.
