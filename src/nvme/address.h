@@ -65,7 +65,7 @@ struct TargetUri {
   [[nodiscard]] std::string to_string() const;
   friend bool operator==(const TargetUri&, const TargetUri&) = default;
 };
-/// Whether text looks like a URI of ours (a scheme of nvme+…), to tell it from a connection's name.
+/// Whether text looks like a URI of ours (a scheme of nvme+...), to tell it from a name.
 bool looks_like_uri(std::string_view text);
 
 /// HOST:PORT, [IPv6]:PORT: for --listen and messages. Port 0 is allowed.

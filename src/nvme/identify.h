@@ -249,7 +249,7 @@ struct IdentifyController {
 struct LbaFormat {
   std::uint16_t ms = 0;    // metadata bytes per block
   std::uint8_t lbads = 0;  // the block is 2^lbads bytes; below 9: format not available
-  std::uint8_t rp = 0;     // relative performance, 0 best to 3 degraded
+  std::uint8_t rp = 0;     // bits 1:0 relative performance, 0 best to 3 degraded
 
   friend constexpr bool operator==(const LbaFormat&, const LbaFormat&) = default;
 };
