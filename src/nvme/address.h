@@ -44,7 +44,8 @@ std::string format_hex(std::span<const std::byte> bytes);
 /// 16 (EUI64) or 32 (NGUID) digits and so on; nothing if a character is no digit or one is left.
 std::optional<std::vector<std::byte>> parse_hex(std::string_view text);
 
-/// Which namespace of a subsystem: by number or by one of its names.
+/// Which namespace of a subsystem: by number or by one of its names. Uuid and Nguid are one type to
+/// the compiler, so ask index(): 0 none, 1 NSID, 2 UUID, 3 NGUID, 4 EUI64.
 using NamespaceSelector = std::variant<std::monostate, std::uint32_t, Uuid, Nguid, Eui64>;
 
 /// nvme+tcp://HOST[:PORT]/SUBNQN[/NSID | /urn:uuid:UUID | /NGUID | /EUI64]

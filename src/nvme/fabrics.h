@@ -72,7 +72,7 @@ struct ConnectInvalidParameter {
 
   [[nodiscard]] std::uint64_t encode() const;  // Cqe::result
   static ConnectInvalidParameter decode(std::uint64_t result);
-  /// The field in words: "the host NQN (HOSTNQN, byte 512 of the Connect data)".
+  /// The field in words: "the host NQN (HOSTNQN), byte 512 of the Connect data".
   [[nodiscard]] std::string describe() const;
   friend bool operator==(const ConnectInvalidParameter&, const ConnectInvalidParameter&) = default;
 };
