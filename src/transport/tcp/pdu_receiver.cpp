@@ -14,7 +14,7 @@ PduReceiver::PduReceiver(PduHandler& handler)
 
 std::size_t PduReceiver::recv_vectors(std::span<iovec> out) {
   std::size_t n = 0;
-  if (!stopped_ && phase_ == Phase::payload && out.size() > 1) {
+  if (phase_ == Phase::payload && out.size() > 1) {
     out[n++] = {place_ + payload_filled_, payload_bytes_ - payload_filled_};
   }
   out[n++] = {staging_.get(), transport::kReceiveStagingBytes};

@@ -56,8 +56,8 @@ class PduReceiver {
   std::size_t recv_vectors(std::span<iovec> out);
   void recv_advance(std::size_t bytes);
 
-  /// No PDU is parsed any more; bytes still coming are taken and thrown away. Also from inside
-  /// the handler. A payload's place is named no more.
+  /// No PDU is parsed any more; bytes still coming are taken and thrown away (the rest of a payload
+  /// into its place, which was named). Also from inside the handler.
   void stop() { stopped_ = true; }
   [[nodiscard]] bool stopped() const { return stopped_; }
 
