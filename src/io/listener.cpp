@@ -1,0 +1,144 @@
+#include "io/listener.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "io/socket_address.h"
+
+namespace nvmf::io {
+
+using transport::Endpoint;
+
+namespace {
+
+/// Connections accepted per turn, so that a crowd at the door does not stop those inside.
+constexpr int kAcceptsPerTurn = 32;
+/// The kernel queues this many; more than a host opens at once for all its queues.
+constexpr int kBacklog = 1024;
+/// How long we wait for a free file descriptor before accepting again.
+constexpr Duration kPause = std::chrono::milliseconds(100);
+
+std::unexpected<Error> cannot_listen(const std::string& where, int code) {
+  const char* hint = code == EADDRINUSE ? ": somebody else listens there"
+                     : code == EACCES   ? ": that needs more rights"
+                                        : "";
+  return fail(fmt::format("cannot listen on {}: {} ({}){}", where, std::strerror(code),
+                          ::strerrorname_np(code), hint),
+              code);
+}
+
+}  // namespace
+
+SocketListener::SocketListener(ReactorCore& core, OnAccept on_accept)
+    : core_(&core), on_accept_(std::move(on_accept)) {
+  core.enlist(*this);
+}
+
+SocketListener::~SocketListener() {
+  *alive_ = false;
+  if (core_ != nullptr) {
+    core_->backend().remove(*this);
+    core_->dismiss(*this);
+  }
+  rest();
+}
+
+void SocketListener::loop_ended() {
+  core_->backend().remove(*this);
+  core_->dismiss(*this);
+  core_ = nullptr;
+  rest();
+}
+
+/// Gives up the socket and the path.
+void SocketListener::rest() {
+  pause_.reset();
+  fd_.reset();
+  struct stat st{};
+  if (inode_ != 0 && ::lstat(local_.unix_path.c_str(), &st) == 0 && st.st_dev == device_ &&
+      st.st_ino == inode_) {
+    ::unlink(local_.unix_path.c_str());
+  }
+  inode_ = 0;
+}
+
+/// Makes way for bind(): removes a socket on which nobody accepts, refuses everything else.
+Result<void> SocketListener::clear_path(const std::string& path) const {
+  struct stat st{};
+  if (::lstat(path.c_str(), &st) != 0) return {};  // bind() will say what is wrong, if anything
+  if (!S_ISSOCK(st.st_mode)) {
+    return fail(fmt::format("cannot listen on {}: it exists and is not a socket", path), EEXIST);
+  }
+  const auto address = to_address(Endpoint{.host = {}, .port = 0, .unix_path = path});
+  if (!address) return std::unexpected(address.error());
+  auto probe = make_socket(*address);
+  if (!probe) return std::unexpected(probe.error());
+  const int code = ::connect(probe->get(), address->get(), address->length) == 0 ? 0 : errno;
+  if (code == 0 || code == EAGAIN || code == EINPROGRESS) {
+    return fail(fmt::format("cannot listen on {}: another process serves that socket", path),
+                EADDRINUSE);
+  }
+  if (code != ECONNREFUSED) return cannot_listen(path, code);
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return cannot_listen(path, errno);
+  return {};
+}
+
+Result<void> SocketListener::start(const Endpoint& at) {
+  const std::string where = at.to_string();
+  auto address = to_address(at);
+  if (!address) return std::unexpected(address.error());
+  if (at.is_unix()) {
+    if (auto clear = clear_path(at.unix_path); !clear) return clear;
+  }
+  auto fd = make_socket(*address);
+  if (!fd) return std::unexpected(fd.error());
+  fd_ = std::move(*fd);
+  family_ = address->family();
+  const int on = 1;
+  ::setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (::bind(fd_.get(), address->get(), address->length) != 0) return cannot_listen(where, errno);
+  local_ = at.is_unix() ? at : to_endpoint(local_address(fd_.get()));
+  struct stat st{};
+  if (at.is_unix() && ::lstat(at.unix_path.c_str(), &st) == 0) {
+    device_ = st.st_dev;
+    inode_ = st.st_ino;
+  }
+  if (::listen(fd_.get(), kBacklog) != 0) return cannot_listen(where, errno);
+  return poll();
+}
+
+Result<void> SocketListener::poll() {
+  return core_->backend().add(*this, fd_.get(), EPOLLIN, Trigger::level);
+}
+
+void SocketListener::on_ready(std::uint32_t) {
+  const std::shared_ptr<bool> alive = alive_;
+  for (int i = 0; i < kAcceptsPerTurn && *alive && core_ != nullptr; ++i) {
+    SocketAddress from;
+    from.length = sizeof from.storage;
+    UniqueFd fd(::accept4(fd_.get(), from.get(), &from.length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (fd.valid()) {
+      const std::string peer =
+          family_ == AF_UNIX ? local_.unix_path : to_endpoint(from).to_string();
+      on_accept_(std::make_unique<SocketIncoming>(std::move(fd), family_, peer));
+      continue;
+    }
+    if (errno == EAGAIN) return;
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      // The connection stays in the backlog and keeps us readable: look away for a while.
+      core_->backend().remove(*this);
+      pause_ = std::make_unique<transport::Timer>(core_->timers(), [this] {
+        if (!poll()) pause_->arm(ReactorCore::clock() + kPause);
+      });
+      pause_->arm(ReactorCore::clock() + kPause);
+      return;
+    }
+    // Anything else is the fate of that one connection (ECONNABORTED, network errors): next.
+  }
+}
+
+}  // namespace nvmf::io
