@@ -1,0 +1,248 @@
+#include "nvme/print.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
+#include "nvme/address.h"
+#include "nvme/text.h"
+
+namespace nvmf::nvme {
+namespace {
+
+/// Appends "name   : value" lines; names are padded to `width`.
+class Lines {
+ public:
+  explicit Lines(int width) : width_(width) {}
+
+  void text(std::string_view name, std::string_view value) {
+    fmt::format_to(std::back_inserter(out_), "{:<{}}: {}\n", name, width_, value);
+  }
+  template <class T>
+  void dec(std::string_view name, T value) {
+    text(name, fmt::format("{}", value));
+  }
+  /// As C's %#x: 0 has no prefix.
+  template <class T>
+  void hex(std::string_view name, T value) {
+    text(name, value == 0 ? "0" : fmt::format("{:#x}", value));
+  }
+  /// A field of the structure, with its padding.
+  void padded(std::string_view name, std::string_view value, int field_width) {
+    text(name, fmt::format("{:<{}}", printable(value), field_width));
+  }
+  template <class... Args>
+  void raw(fmt::format_string<Args...> format, Args&&... args) {
+    fmt::format_to(std::back_inserter(out_), format, std::forward<Args>(args)...);
+  }
+  std::string take() { return std::move(out_); }
+
+ private:
+  int width_;
+  std::string out_;
+};
+
+/// nvme-cli 2.3 prints a few unsigned fields with %d. Scripts that compare the two outputs find
+/// the same digits here.
+std::int32_t as_printed(std::uint32_t value) {
+  return static_cast<std::int32_t>(value);
+}
+
+// A power with its scale: 1 is 0.0001 W, 2 is 0.01 W. Base 2.1 §5.1.13.2.1 (IPS, APS).
+std::string power_text(std::uint16_t power, unsigned scale) {
+  switch (scale) {
+    case 0:
+      return "-";
+    case 1:
+      return fmt::format("{}.{:04}W", power / 10000, power % 10000);
+    case 2:
+      return fmt::format("{}.{:02}W", power / 100, power % 100);
+    default:
+      return "reserved";
+  }
+}
+
+std::string_view workload_text(unsigned workload) {
+  switch (workload) {
+    case 0:
+      return "-";
+    case 1:
+      return "1MiB 32 RW, 30s idle";
+    case 2:
+      return "80K 128KiB SW";
+    default:
+      return "reserved";
+  }
+}
+
+void print_power_state(Lines& out, std::size_t number, const PowerState& ps) {
+  out.raw("ps {:>6} : mp:{} {} enlat:{} exlat:{} rrt:{} rrl:{}\n", number,
+          power_text(ps.mp, (ps.flags & kPowerStateMps) != 0 ? 1 : 2),
+          (ps.flags & kPowerStateNops) != 0 ? "non-operational" : "operational",
+          as_printed(ps.enlat), as_printed(ps.exlat), ps.rrt, ps.rrl);
+  out.raw("            rwt:{} rwl:{} idle_power:{} active_power:{}\n", ps.rwt, ps.rwl,
+          power_text(ps.idlp, ps.ips >> 6u), power_text(ps.actp, ps.apws >> 6u));
+  out.raw("            active_power_workload:{}\n", workload_text(ps.apws & 7u));
+}
+
+void print_capabilities(Lines& out, const IdentifyController& id) {
+  out.hex("vid", id.vid);
+  out.hex("ssvid", id.ssvid);
+  out.padded("sn", id.sn, 20);
+  out.padded("mn", id.mn, 40);
+  out.padded("fr", id.fr, 8);
+  out.dec("rab", id.rab);
+  out.text("ieee", fmt::format("{:06x}", id.ieee));
+  out.hex("cmic", id.cmic);
+  out.dec("mdts", id.mdts);
+  out.hex("cntlid", id.cntlid);
+  out.hex("ver", id.ver);
+  out.hex("rtd3r", id.rtd3r);
+  out.hex("rtd3e", id.rtd3e);
+  out.hex("oaes", id.oaes);
+  out.hex("ctratt", id.ctratt);
+  out.hex("rrls", id.rrls);
+  out.dec("cntrltype", static_cast<unsigned>(id.cntrltype));
+  out.text("fguid", format_uuid(id.fguid));
+  out.dec("crdt1", id.crdt1);
+  out.dec("crdt2", id.crdt2);
+  out.dec("crdt3", id.crdt3);
+  out.dec("nvmsr", id.nvmsr);
+  out.dec("vwci", id.vwci);
+  out.dec("mec", id.mec);
+}
+
+void print_admin(Lines& out, const IdentifyController& id) {
+  out.hex("oacs", id.oacs);
+  out.dec("acl", id.acl);
+  out.dec("aerl", id.aerl);
+  out.hex("frmw", id.frmw);
+  out.hex("lpa", id.lpa);
+  out.dec("elpe", id.elpe);
+  out.dec("npss", id.npss);
+  out.hex("avscc", id.avscc);
+  out.hex("apsta", id.apsta);
+  out.dec("wctemp", id.wctemp);
+  out.dec("cctemp", id.cctemp);
+  out.dec("mtfa", id.mtfa);
+  out.dec("hmpre", as_printed(id.hmpre));
+  out.dec("hmmin", as_printed(id.hmmin));
+  out.text("tnvmcap", id.tnvmcap.to_string());
+  out.text("unvmcap", id.unvmcap.to_string());
+  out.hex("rpmbs", id.rpmbs);
+  out.dec("edstt", id.edstt);
+  out.dec("dsto", id.dsto);
+  out.dec("fwug", id.fwug);
+  out.dec("kas", id.kas);
+  out.hex("hctma", id.hctma);
+  out.dec("mntmt", id.mntmt);
+  out.dec("mxtmt", id.mxtmt);
+  out.hex("sanicap", id.sanicap);
+  out.dec("hmminds", id.hmminds);
+  out.dec("hmmaxd", id.hmmaxd);
+  out.dec("nsetidmax", id.nsetidmax);
+  out.dec("endgidmax", id.endgidmax);
+  out.dec("anatt", id.anatt);
+  out.dec("anacap", id.anacap);
+  out.dec("anagrpmax", id.anagrpmax);
+  out.dec("nanagrpid", id.nanagrpid);
+  out.dec("pels", id.pels);
+  out.dec("domainid", id.domainid);
+  out.text("megcap", id.megcap.to_string());
+}
+
+void print_io(Lines& out, const IdentifyController& id) {
+  out.hex("sqes", id.sqes);
+  out.hex("cqes", id.cqes);
+  out.dec("maxcmd", id.maxcmd);
+  out.dec("nn", as_printed(id.nn));
+  out.hex("oncs", id.oncs);
+  out.hex("fuses", id.fuses);
+  out.hex("fna", id.fna);
+  out.hex("vwc", id.vwc);
+  out.dec("awun", id.awun);
+  out.dec("awupf", id.awupf);
+  out.dec("icsvscc", id.icsvscc);
+  out.dec("nwpc", id.nwpc);
+  out.dec("acwu", id.acwu);
+  out.hex("ocfs", id.ocfs);
+  out.hex("sgls", id.sgls);
+  out.dec("mnan", id.mnan);
+  out.text("maxdna", id.maxdna.to_string());
+  out.dec("maxcna", id.maxcna);
+  out.text("subnqn", printable(id.subnqn));
+  out.dec("ioccsz", id.ioccsz);
+  out.dec("iorcsz", id.iorcsz);
+  out.dec("icdoff", id.icdoff);
+  out.hex("fcatt", id.fcatt);
+  out.dec("msdbd", id.msdbd);
+  out.dec("ofcs", id.ofcs);
+}
+
+}  // namespace
+
+std::string print(const IdentifyController& id) {
+  Lines out(10);
+  out.raw("NVME Identify Controller:\n");
+  print_capabilities(out, id);
+  print_admin(out, id);
+  print_io(out, id);
+  const std::size_t states = std::min<std::size_t>(id.npss + 1u, kPowerStates);
+  for (std::size_t i = 0; i < states; ++i) print_power_state(out, i, id.psd[i]);
+  return out.take();
+}
+
+std::string print(const IdentifyNamespace& id, std::uint32_t nsid) {
+  Lines out(8);
+  out.raw("NVME Identify Namespace {}:\n", nsid);
+  out.hex("nsze", id.nsze);
+  out.hex("ncap", id.ncap);
+  out.hex("nuse", id.nuse);
+  out.hex("nsfeat", id.nsfeat);
+  out.dec("nlbaf", id.nlbaf);
+  out.hex("flbas", id.flbas);
+  out.hex("mc", id.mc);
+  out.hex("dpc", id.dpc);
+  out.hex("dps", id.dps);
+  out.hex("nmic", id.nmic);
+  out.hex("rescap", id.rescap);
+  out.hex("fpi", id.fpi);
+  out.dec("dlfeat", id.dlfeat);
+  out.dec("nawun", id.nawun);
+  out.dec("nawupf", id.nawupf);
+  out.dec("nacwu", id.nacwu);
+  out.dec("nabsn", id.nabsn);
+  out.dec("nabo", id.nabo);
+  out.dec("nabspf", id.nabspf);
+  out.dec("noiob", id.noiob);
+  out.text("nvmcap", id.nvmcap.to_string());
+  if ((id.nsfeat & kNsfeatOptimal) != 0) {
+    out.dec("npwg", id.npwg);
+    out.dec("npwa", id.npwa);
+    out.dec("npdg", id.npdg);
+    out.dec("npda", id.npda);
+    out.dec("nows", id.nows);
+  }
+  out.dec("mssrl", id.mssrl);
+  out.dec("mcl", id.mcl);
+  out.dec("msrc", id.msrc);
+  out.dec("nulbaf", id.nulbaf);
+  out.dec("anagrpid", id.anagrpid);
+  out.raw("nsattr\t: {}\n", id.nsattr);
+  out.dec("nvmsetid", id.nvmsetid);
+  out.dec("endgid", id.endgid);
+  out.text("nguid", format_hex(id.nguid));
+  out.text("eui64", format_hex(id.eui64));
+  const std::size_t formats = std::min<std::size_t>(id.nlbaf + id.nulbaf + 1u, kLbaFormats);
+  for (std::size_t i = 0; i < formats; ++i) {
+    const LbaFormat& format = id.lbaf[i];
+    out.raw("lbaf {:>2} : ms:{:<3} lbads:{:<2} rp:{} {}\n", i, format.ms, format.lbads,
+            format.rp == 0 ? "0" : fmt::format("{:#x}", format.rp),
+            i == id.format_index() ? "(in use)" : "");
+  }
+  return out.take();
+}
+
+}  // namespace nvmf::nvme

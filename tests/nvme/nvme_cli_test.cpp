@@ -1,0 +1,98 @@
+// Our printing against Debian's nvme-cli itself: the same bytes, shown by both.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "nvme/bytes.h"
+#include "nvme/identify.h"
+#include "nvme/json.h"
+#include "nvme/print.h"
+
+namespace nvmf::nvme {
+namespace {
+
+std::string output_of(const std::string& command) {
+  std::string out;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return out;
+  char buffer[4096];
+  for (std::size_t n = 0; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
+  pclose(pipe);
+  return out;
+}
+
+class NvmeCli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!output_of("nvme version 2>/dev/null").contains("version 2.3 ")) {
+      GTEST_SKIP() << "nvme-cli 2.3 is not installed";
+    }
+    char name[] = "/tmp/nvmf-nvme-cli-XXXXXX";
+    const int fd = mkstemp(name);
+    ASSERT_GE(fd, 0);
+    close(fd);
+    path_ = name;
+  }
+  void TearDown() override {
+    if (!path_.empty()) unlink(path_.c_str());
+  }
+
+  // /dev/null is a character device, which is all that nvme-cli asks of one.
+  std::string show(const std::string& arguments, std::span<const std::byte> bytes) const {
+    std::ofstream(path_, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),  // NOLINT: bytes are written as chars
+               static_cast<std::streamsize>(bytes.size()));
+    return output_of("NVMF_SHIM_DATA=" + path_ + " LD_PRELOAD=" NVME_CLI_SHIM " nvme " + arguments);
+  }
+
+  std::string path_;
+};
+
+// Random fields, but text that is text: nvme-cli writes other bytes as they are.
+std::vector<std::byte> controller_bytes(std::uint32_t seed) {
+  auto id = IdentifyController::decode(test::random_bytes(4096, seed));
+  id.sn = "SN" + std::to_string(seed);
+  id.mn = "A model with forty characters in its nam";
+  id.fr = "1.2";
+  id.subnqn = seed % 2 == 0 ? "" : "nqn.2024-01.org.example:disk";
+  id.npss = static_cast<std::uint8_t>(seed % 32);
+  return test::encoded<4096>(id);
+}
+
+std::vector<std::byte> namespace_bytes(std::uint32_t seed) {
+  auto id = IdentifyNamespace::decode(test::random_bytes(4096, seed));
+  id.nlbaf = static_cast<std::uint8_t>(seed % 16);
+  id.nulbaf = static_cast<std::uint8_t>(seed % 5);
+  id.flbas = static_cast<std::uint8_t>(id.flbas & 0x1f);  // 2.3 heeds bits 6:5 unasked
+  return test::encoded<4096>(id);
+}
+
+TEST_F(NvmeCli, IdentifyControllerReadsTheSame) {
+  for (std::uint32_t seed = 0; seed < 12; ++seed) {
+    const auto bytes = controller_bytes(seed);
+    const auto id = IdentifyController::decode(bytes);
+    EXPECT_EQ(print(id), show("id-ctrl /dev/null", bytes)) << seed;
+    EXPECT_EQ(nlohmann::ordered_json::parse(to_json(id)).dump(1),
+              nlohmann::ordered_json::parse(show("id-ctrl /dev/null -o json", bytes)).dump(1))
+        << seed;
+  }
+}
+
+TEST_F(NvmeCli, IdentifyNamespaceReadsTheSame) {
+  for (std::uint32_t seed = 0; seed < 12; ++seed) {
+    const auto bytes = namespace_bytes(seed);
+    const auto id = IdentifyNamespace::decode(bytes);
+    EXPECT_EQ(print(id, 5), show("id-ns /dev/null -n 5", bytes)) << seed;
+    EXPECT_EQ(nlohmann::ordered_json::parse(to_json(id)).dump(1),
+              nlohmann::ordered_json::parse(show("id-ns /dev/null -n 5 -o json", bytes)).dump(1))
+        << seed;
+  }
+}
+
+}  // namespace
+}  // namespace nvmf::nvme
