@@ -6,7 +6,6 @@
 #include <string>
 
 #include "nvme/identify.h"
-#include "nvme/log_pages.h"
 
 namespace nvmf::nvme {
 

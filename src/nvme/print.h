@@ -1,11 +1,10 @@
-// Identify data and logs as text for people, laid out as nvme-cli 2.3 prints them.
+// Identify data as text for people, laid out as nvme-cli 2.3 prints them.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "nvme/identify.h"
-#include "nvme/log_pages.h"
 
 namespace nvmf::nvme {
 
