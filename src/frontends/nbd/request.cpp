@@ -1,0 +1,126 @@
+#include "frontends/nbd/request.h"
+
+#include <algorithm>
+
+#include "nvme/check.h"
+
+namespace nvmf::nbd {
+namespace {
+
+// proto.md, "Command flags": which may stand on which command, given what was advertised.
+std::uint16_t allowed_flags(Command command, std::uint16_t flags) {
+  // FUA must be accepted on every command once it is advertised.
+  std::uint16_t allowed = (flags & kSendFua) != 0 ? kFua : 0;
+  if (command == Command::read && (flags & kSendDf) != 0) allowed |= kDf;
+  if (command == Command::write_zeroes) {
+    allowed |= kNoHole;
+    if ((flags & kSendFastZero) != 0) allowed |= kFastZero;
+  }
+  return allowed;
+}
+
+bool writes(Command command) {
+  return command == Command::write || command == Command::trim || command == Command::write_zeroes;
+}
+
+bool advertised(Command command, std::uint16_t flags) {
+  switch (command) {
+    case Command::read:
+    case Command::write:
+      return true;
+    case Command::flush:
+      return (flags & kSendFlush) != 0;
+    case Command::trim:
+      return (flags & kSendTrim) != 0;
+    case Command::write_zeroes:
+      return (flags & kSendWriteZeroes) != 0;
+    default:
+      return false;
+  }
+}
+
+Verdict check_range(const RequestHeader& r, std::uint64_t size_bytes) {
+  if (r.offset <= size_bytes && r.length <= size_bytes - r.offset) return {};
+  const bool fills = r.command == Command::write || r.command == Command::write_zeroes;
+  return {fills ? WireError::enospc : WireError::einval,
+          "The request reaches past the end of the export", r.command == Command::read};
+}
+
+}  // namespace
+
+std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured) {
+  // Every session of the process reaches the same namespace and nothing is cached here: a flush on
+  // one connection covers the writes of all.
+  std::uint16_t flags = kHasFlags | kSendFua | kCanMultiConn;
+  if (info.flush) flags |= kSendFlush;
+  if (structured) flags |= kSendDf;
+  if (info.read_only) return flags | kReadOnly;
+  if (info.deallocate) flags |= kSendTrim;
+  if (info.write_zeroes) flags |= kSendWriteZeroes | kSendFastZero;
+  return flags;
+}
+
+InfoBlockSize block_size(const host::BlockInfo& info, std::uint32_t payload_bytes_max) {
+  // The preferred size is a power of two, at least 512 and at least the minimum.
+  const std::uint32_t preferred = std::max({info.preferred_bytes, info.block_bytes, 512u});
+  return {info.block_bytes, preferred, std::max(payload_bytes_max, preferred)};
+}
+
+Verdict check_request(const RequestHeader& r, std::uint16_t flags, const host::BlockInfo& info,
+                      std::uint32_t payload_bytes_max) {
+  if ((r.flags & ~allowed_flags(r.command, flags)) != 0) {
+    return {WireError::einval, "A flag of the request is unknown, or was not negotiated for it"};
+  }
+  if (writes(r.command) && info.read_only) {
+    return {WireError::eperm, "The export is read-only"};
+  }
+  if (!advertised(r.command, flags)) {
+    return {WireError::einval, "The export does not support this command"};
+  }
+  if (r.command == Command::flush) {
+    if (r.offset == 0 && r.length == 0) return {};
+    return {WireError::einval, "Offset and length of a flush must be zero"};
+  }
+  const bool payload = r.command == Command::read || r.command == Command::write;
+  if (payload && r.length > payload_bytes_max) {
+    const bool whole = r.command == Command::read && (r.flags & kDf) != 0;
+    return {whole ? WireError::eoverflow : WireError::einval,
+            "The request is larger than the maximum block size"};
+  }
+  return check_range(r, info.size_bytes);
+}
+
+host::BlockOp block_op(Command command) {
+  switch (command) {
+    case Command::read:
+      return host::BlockOp::read;
+    case Command::write:
+      return host::BlockOp::write;
+    case Command::flush:
+      return host::BlockOp::flush;
+    case Command::trim:
+      return host::BlockOp::deallocate;
+    default:
+      NVMF_CHECK(command == Command::write_zeroes);
+      return host::BlockOp::write_zeroes;
+  }
+}
+
+std::string_view device_message(WireError error) {
+  switch (error) {
+    case WireError::eperm:
+      return "The namespace is write-protected";
+    case WireError::einval:
+      return "The namespace refused the range: it is not aligned to its logical blocks";
+    case WireError::enospc:
+      return "The namespace has no room for the range";
+    case WireError::enotsup:
+      return "The namespace cannot do this faster than writing zeroes";
+    case WireError::eshutdown:
+      return "The connection to the namespace is closed";
+    default:
+      return "The namespace reported an error";
+  }
+}
+
+}  // namespace nvmf::nbd

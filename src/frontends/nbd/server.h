@@ -1,0 +1,87 @@
+// The NBD server of a process: listeners, and a share of the clients for each reactor.
+//
+// It listens on loops[0] and spreads accepted connections over all loops in turn; a session then
+// lives wholly on its loop's thread. listen(), stop() and the destructor belong to loops[0]'s
+// thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "frontends/nbd/buffer_pool.h"
+#include "frontends/nbd/export.h"
+#include "frontends/nbd/limits.h"
+#include "nvme/result.h"
+#include "transport/loop.h"
+
+namespace nvmf::nbd {
+
+struct ServerOptions {
+  std::uint32_t clients_max = kClientsMax;
+  /// At stop(): how long requests under way may take before they are answered with ESHUTDOWN.
+  Duration grace{std::chrono::seconds(2)};
+  std::size_t buffer_bytes = kBufferBytesMax;  // 1 to 64 MiB
+  /// Told, on any of the threads, why a client was disconnected for what it did. May be empty.
+  std::function<void(const std::string&)> on_misbehaviour;
+};
+
+/// Since the start, all threads together.
+struct ServerTotals {
+  std::uint32_t clients = 0;  // now
+  std::uint64_t accepted = 0;
+  std::uint64_t refused = 0;  // because of clients_max
+  std::uint64_t requests = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t written_bytes = 0;
+  std::uint64_t errors = 0;
+};
+
+class Server {
+ public:
+  /// Each Export has a device for each of the loops, in the same order. Loops and devices outlive
+  /// the server.
+  Server(std::vector<transport::Loop*> loops, ExportList exports, ServerOptions options = {});
+  /// Only when nothing was accepted yet, or after on_stopped.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  /// May be called several times. Returns where it listens: the port that 0 became.
+  Result<transport::Endpoint> listen(const transport::Endpoint& at);
+
+  /// Stops listening and ends every session: what is under way may finish within the grace, what
+  /// comes new sees ESHUTDOWN, and every connection is closed at most a second after the grace.
+  /// `on_stopped` is called once, on loops[0], when the last session is gone; that also waits for
+  /// the devices to complete what they have, which is theirs to bound.
+  void stop(std::move_only_function<void()> on_stopped);
+
+  [[nodiscard]] const ExportList& exports() const { return exports_; }
+  /// From any thread.
+  [[nodiscard]] ServerTotals totals() const;
+
+ private:
+  class Worker;
+
+  void accepted(std::unique_ptr<transport::Incoming> incoming);
+  void worker_stopped();
+
+  std::vector<transport::Loop*> loops_;
+  ExportList exports_;
+  ServerOptions options_;
+  BufferArena arena_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<transport::Listener>> listeners_;
+  std::size_t next_worker_ = 0;
+  std::atomic<std::uint32_t> clients_{0};
+  std::atomic<std::uint64_t> accepted_{0};
+  std::atomic<std::uint64_t> refused_{0};
+  bool stopping_ = false;
+  std::size_t workers_left_ = 0;
+  std::move_only_function<void()> on_stopped_;
+};
+
+}  // namespace nvmf::nbd

@@ -1,0 +1,277 @@
+#include "frontends/nbd/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "nvme/check.h"
+
+namespace nvmf::nbd {
+
+Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buffers,
+                 Counters& counters, SessionOwner& owner)
+    : buffers_(buffers),
+      counters_(counters),
+      owner_(owner),
+      negotiation_(exports, reactor,
+                   static_cast<std::uint32_t>(
+                       std::min<std::size_t>(kPayloadBytesMax, buffers.largest_bytes()))),
+      payload_bytes_max_(static_cast<std::uint32_t>(
+          std::min<std::size_t>(kPayloadBytesMax, buffers.largest_bytes()))),
+      staging_(new std::byte[kStagingBytes]) {}
+
+Session::~Session() {
+  NVMF_CHECK(in_device_ == 0);
+  buffers_.stop_waiting(*this);
+}
+
+void Session::on_open(transport::Stream&) {
+  open_ = true;
+  Negotiation::greet(control_);
+  send_control();
+  maybe_finish();
+}
+
+// The negotiation answers one message at a time and takes the next once the answer is sent. So the
+// answer's memory is bounded by one message's, and never moves while the stream may read it.
+void Session::send_control() {
+  control_sent_ = 0;
+  stalled_ = true;
+  stream_->wake();
+}
+
+std::size_t Session::recv_vectors(std::span<iovec> out) {
+  if (stalled_ && !input_over_) return 0;
+  if (!named_ && parsed_ > 0) {
+    std::memmove(staging_.get(), staging_.get() + parsed_, fill_ - parsed_);
+    fill_ -= parsed_;
+    parsed_ = 0;
+  }
+  std::size_t count = 0;
+  if (receiving_ != nullptr && receiving_->data != nullptr && payload_left_ > 0) {
+    out[count++] = {receiving_->data + (receiving_->header.length - payload_left_), payload_left_};
+  }
+  if (count < out.size() && fill_ < kStagingBytes) {
+    out[count++] = {staging_.get() + fill_, kStagingBytes - fill_};
+  }
+  named_ = count > 0;
+  return count;
+}
+
+void Session::recv_advance(std::size_t bytes) {
+  named_ = false;
+  if (receiving_ != nullptr && receiving_->data != nullptr) {
+    const auto payload = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, payload_left_));
+    payload_left_ -= payload;
+    bytes -= payload;
+    if (payload_left_ == 0) payload_complete();
+  }
+  fill_ += bytes;
+  NVMF_CHECK(fill_ <= kStagingBytes);
+  parse();
+}
+
+// Runs when bytes came and when a stall is over: at neither time is a place named to the stream.
+void Session::parse() {
+  NVMF_CHECK(!named_);
+  while (!input_over_ && !stalled_ && step()) {
+  }
+  if (eof_ && !stalled_) end_input();  // what is left is the beginning of something
+  if (input_over_) parsed_ = fill_;
+  if (parsed_ == fill_) parsed_ = fill_ = 0;
+}
+
+/// One message, or one piece of a payload. False if more bytes are needed first.
+bool Session::step() {
+  if (!transmission_) return negotiate();
+  if (receiving_ != nullptr) return take_payload();
+  return take_request();
+}
+
+bool Session::negotiate() {
+  std::size_t consumed = 0;
+  const auto outcome = negotiation_.take(staged(), consumed, control_);
+  parsed_ += consumed;
+  switch (outcome) {
+    case Negotiation::Outcome::more:
+      break;
+    case Negotiation::Outcome::transmission:
+      begin_transmission();
+      break;
+    case Negotiation::Outcome::finish:
+      reason_ = Error{negotiation_.reason(), ECONNABORTED};
+      end_input();
+      return false;
+    case Negotiation::Outcome::broken:
+      violation(negotiation_.reason());
+      return false;
+  }
+  if (!control_.empty()) {
+    send_control();
+    return false;
+  }
+  return consumed > 0;
+}
+
+void Session::begin_transmission() {
+  transmission_ = true;
+  device_ = &negotiation_.device();
+  flags_ = negotiation_.flags();
+  structured_ = negotiation_.structured();
+  payload_bytes_max_ = std::min(payload_bytes_max_, device_->info().transfer_bytes_max);
+  slots_ = std::make_unique<Slot[]>(kRequestsMax);
+  for (std::size_t i = kRequestsMax; i-- > 0;) {
+    slots_[i].session = this;
+    slots_[i].complete = &Session::on_complete;
+    slots_[i].next_slot = free_;
+    free_ = &slots_[i];
+  }
+}
+
+/// The part of a WRITE's payload that came into the staging: copied, or skipped if it was refused.
+bool Session::take_payload() {
+  const auto bytes =
+      static_cast<std::uint32_t>(std::min<std::size_t>(staged().size(), payload_left_));
+  if (bytes == 0) return false;
+  if (receiving_->data != nullptr) {
+    std::memcpy(receiving_->data + (receiving_->header.length - payload_left_), staged().data(),
+                bytes);
+  }
+  parsed_ += bytes;
+  payload_left_ -= bytes;
+  if (payload_left_ == 0) payload_complete();
+  return true;
+}
+
+void Session::resume() {
+  buffers_.stop_waiting(*this);
+  if (!stalled_ || closed_ || input_over_) return;
+  stalled_ = false;
+  parse();
+  stream_->wake();
+}
+
+std::size_t Session::send_vectors(std::span<iovec> out) {
+  std::size_t count = 0;
+  if (control_sent_ < control_.size() && count < out.size()) {
+    out[count++] = {control_.data() + control_sent_, control_.size() - control_sent_};
+  }
+  std::size_t skip = reply_sent_;
+  for (Slot* slot = first_reply_; slot != nullptr && count < out.size(); slot = slot->next_slot) {
+    if (skip < slot->reply_head_bytes) {
+      out[count++] = {slot->reply_head.data() + skip, slot->reply_head_bytes - skip};
+      skip = 0;
+    } else {
+      skip -= slot->reply_head_bytes;
+    }
+    if (slot->reply_data_bytes > 0 && count < out.size()) {
+      out[count++] = {slot->data + skip, slot->reply_data_bytes - skip};
+    }
+    skip = 0;
+  }
+  return count;
+}
+
+void Session::send_advance(std::size_t bytes) {
+  bool freed = false;
+  if (control_sent_ < control_.size()) {
+    const std::size_t control = std::min(bytes, control_.size() - control_sent_);
+    control_sent_ += control;
+    bytes -= control;
+    if (control_sent_ == control_.size()) {
+      control_.clear();
+      control_sent_ = 0;
+      freed = true;
+    }
+  }
+  while (bytes > 0) {
+    NVMF_CHECK(first_reply_ != nullptr);
+    Slot& slot = *first_reply_;
+    const std::size_t left = slot.reply_head_bytes + slot.reply_data_bytes - reply_sent_;
+    const std::size_t sent = std::min(bytes, left);
+    reply_sent_ += sent;
+    bytes -= sent;
+    if (sent < left) break;
+    reply_sent_ = 0;
+    first_reply_ = slot.next_slot;
+    if (first_reply_ == nullptr) last_reply_ = nullptr;
+    slot.queued = false;
+    if (!slot.in_device) release(slot);
+    freed = true;
+  }
+  if (!freed) return;
+  // Those who wait for buffers come first: else a busy session would take back what it frees.
+  buffers_.notify();
+  resume();
+}
+
+void Session::on_eof() {
+  eof_ = true;
+  if (!stalled_) end_input();
+}
+
+void Session::on_closed(const Error& reason) {
+  closed_ = true;
+  if (reason_.message.empty()) reason_ = reason;
+  buffers_.stop_waiting(*this);
+  if (receiving_ != nullptr) release(*receiving_);
+  receiving_ = nullptr;
+  while (first_reply_ != nullptr) {
+    Slot& slot = *first_reply_;
+    first_reply_ = slot.next_slot;
+    slot.queued = false;
+    if (!slot.in_device) release(slot);
+  }
+  last_reply_ = nullptr;
+  stream_.reset();
+  buffers_.notify();
+  maybe_gone();
+}
+
+void Session::stop() {
+  stopping_ = true;
+  maybe_finish();
+}
+
+void Session::cut() {
+  if (closed_ || finishing_) return;
+  for (std::size_t i = 0; slots_ != nullptr && i < kRequestsMax; ++i) {
+    Slot& slot = slots_[i];
+    if (!slot.in_device || slot.answered) continue;
+    slot.answered = true;
+    answer(slot, WireError::eshutdown, "The server is shutting down");
+  }
+  finishing_ = true;
+  input_over_ = true;
+  stream_->finish(kLingerAfterGrace);
+}
+
+void Session::end_input() {
+  input_over_ = true;
+  maybe_finish();
+}
+
+/// Closes once no reply is to come any more. What is queued is still sent.
+void Session::maybe_finish() {
+  if (!open_ || closed_ || finishing_ || in_device_ > 0) return;
+  if (!input_over_ && !stopping_) return;
+  finishing_ = true;
+  input_over_ = true;
+  buffers_.stop_waiting(*this);
+  stream_->finish(stopping_ ? kLingerAfterGrace : kLinger);
+}
+
+void Session::violation(std::string_view what) {
+  input_over_ = true;
+  finishing_ = true;
+  reason_ = Error{fmt::format("the NBD client at {} was disconnected: {}", stream_->peer(), what),
+                  EPROTO};
+  stream_->reset(reason_);
+}
+
+void Session::maybe_gone() {
+  if (closed_ && in_device_ == 0) owner_.session_gone(*this, reason_);
+}
+
+}  // namespace nvmf::nbd
