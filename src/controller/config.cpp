@@ -1,0 +1,156 @@
+#include "controller/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <set>
+
+#include "nvme/text.h"
+
+namespace nvmf::controller {
+
+namespace {
+
+bool takes_block_size(std::uint64_t bytes) {
+  return bytes == 512 || bytes == 4096;
+}
+
+Result<void> check_serial(const std::string& serial, const std::string& nqn) {
+  const bool printable =
+      std::ranges::all_of(serial, [](unsigned char c) { return c >= 0x20 && c <= 0x7e; });
+  if (serial.size() <= 20 && printable) return {};
+  return fail(fmt::format("The serial number '{}' of {} must be at most 20 printable ASCII "
+                          "characters",
+                          nvme::printable(serial), nqn),
+              EINVAL);
+}
+
+Result<void> check_subsystem(const SubsystemConfig& subsystem) {
+  if (!nvme::usable_nqn(subsystem.nqn)) {
+    return fail(fmt::format("'{}' is no subsystem NQN: it must be 1 to {} bytes of text, for "
+                            "example nqn.2026-01.org.example:disk",
+                            nvme::printable(subsystem.nqn), nvme::kMaxNqnBytes),
+                EINVAL);
+  }
+  if (subsystem.nqn == nvme::kDiscoveryNqn) {
+    return fail(fmt::format("{} is the discovery subsystem, which is always there; give this "
+                            "subsystem another NQN",
+                            subsystem.nqn),
+                EINVAL);
+  }
+  if (subsystem.namespaces.size() > kNamespacesMax) {
+    return fail(fmt::format("The subsystem {} has {} namespaces; at most {} are possible",
+                            subsystem.nqn, subsystem.namespaces.size(), kNamespacesMax),
+                EINVAL);
+  }
+  for (const std::string& host : subsystem.hosts) {
+    if (!nvme::usable_nqn(host)) {
+      return fail(fmt::format("'{}' is no host NQN (allowed host of {}): it must be 1 to {} bytes "
+                              "of text",
+                              nvme::printable(host), subsystem.nqn, nvme::kMaxNqnBytes),
+                  EINVAL);
+    }
+  }
+  return check_serial(subsystem.serial, subsystem.nqn);
+}
+
+}  // namespace
+
+Result<std::uint64_t> parse_size(std::string_view text) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  unsigned shift = 0;
+  std::string_view suffix(rest, static_cast<std::size_t>(end - rest));
+  bool good = error == std::errc{};
+  if (good && !suffix.empty()) {
+    const std::size_t power =
+        std::string_view("kmgt").find(static_cast<char>(suffix.front() | 0x20));
+    good = power != std::string_view::npos && suffix.size() == 1;
+    shift = 10 * (static_cast<unsigned>(power) + 1);
+  }
+  if (!good || (shift != 0 && static_cast<unsigned>(std::countl_zero(value)) < shift)) {
+    return fail(fmt::format("'{}' is no size: give a number of bytes, with K, M, G or T after it "
+                            "for powers of 1024, such as 64M",
+                            text),
+                EINVAL);
+  }
+  return value << shift;
+}
+
+Result<NamespaceConfig> NamespaceConfig::parse(std::string_view text) {
+  NamespaceConfig config;
+  std::string_view rest = text;
+  if (const auto comma = rest.rfind(",block="); comma != std::string_view::npos) {
+    const std::string_view block_text = rest.substr(comma + 7);
+    const auto block = parse_size(block_text);
+    if (!block || !takes_block_size(*block)) {
+      return fail(fmt::format("'{}' is no block size (namespace {}); 512 and 4096 are possible",
+                              block_text, text),
+                  EINVAL);
+    }
+    config.block_bytes = static_cast<std::uint32_t>(*block);
+    rest = rest.substr(0, comma);
+  }
+  if (rest.starts_with("memory:")) {
+    config.kind = Kind::memory;
+    const auto size = parse_size(rest.substr(7));
+    if (!size) return std::unexpected(size.error());
+    if (*size == 0 || *size % config.block_bytes != 0 || *size >> 46 != 0) {
+      return fail(fmt::format("The size of namespace {} is {} bytes; it must be a multiple of the "
+                              "block size of {} bytes, not 0 and less than 64T",
+                              text, *size, config.block_bytes),
+                  EINVAL);
+    }
+    config.size_bytes = *size;
+    return config;
+  }
+  if (rest.starts_with("file:") && rest.size() > 5) {
+    config.kind = Kind::file;
+    config.path = rest.substr(5);
+    return config;
+  }
+  return fail(fmt::format("'{}' is no namespace: give memory:SIZE or file:PATH, either with "
+                          ",block=512 or ,block=4096 after it",
+                          text),
+              EINVAL);
+}
+
+Result<void> check_config(const TargetConfig& config) {
+  if (config.subsystems.size() > kSubsystemsMax) {
+    return fail(fmt::format("{} subsystems are too many; at most {} are possible",
+                            config.subsystems.size(), kSubsystemsMax),
+                EINVAL);
+  }
+  std::set<std::string_view> names;
+  for (const SubsystemConfig& subsystem : config.subsystems) {
+    if (auto checked = check_subsystem(subsystem); !checked) return checked;
+    if (!names.insert(subsystem.nqn).second) {
+      return fail(fmt::format("The subsystem {} is given twice", subsystem.nqn), EINVAL);
+    }
+  }
+  if (config.max_queues < 1 || config.max_queues > kIoQueuesMax) {
+    return fail(fmt::format("{} I/O queues per controller are not possible; 1 to {} are",
+                            config.max_queues, kIoQueuesMax),
+                EINVAL);
+  }
+  if (config.queue_entries < transport::kQueueEntriesMin ||
+      config.queue_entries > transport::kQueueEntriesMax) {
+    return fail(
+        fmt::format("A queue size of {} is not possible; {} to {} are", config.queue_entries,
+                    transport::kQueueEntriesMin, transport::kQueueEntriesMax),
+        EINVAL);
+  }
+  if (config.in_capsule_bytes % 16 != 0 ||
+      config.in_capsule_bytes > transport::kInCapsuleBytesMax) {
+    return fail(fmt::format("In-capsule data of {} bytes is not possible; it must be a multiple "
+                            "of 16 and at most {}",
+                            config.in_capsule_bytes, transport::kInCapsuleBytesMax),
+                EINVAL);
+  }
+  return {};
+}
+
+}  // namespace nvmf::controller

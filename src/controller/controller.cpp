@@ -1,0 +1,379 @@
+#include "controller/controller.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "controller/limits.h"
+#include "controller/session.h"
+#include "nvme/check.h"
+#include "nvme/text.h"
+
+namespace nvmf::controller {
+
+namespace {
+
+/// CAP.TO and CRTO, units of 500 ms: nothing here takes long but a flush of the disks.
+constexpr std::uint8_t kReadyTimeout = 60;
+constexpr std::uint8_t kCrmsWithMedia = 1;  // CRMS.CRWMS, asked of 2.0 controllers
+
+nvme::ControllerCapabilities capabilities(const TargetConfig& config) {
+  nvme::ControllerCapabilities cap;
+  cap.mqes = static_cast<std::uint16_t>(config.queue_entries - 1);
+  cap.cqr = true;
+  cap.to = kReadyTimeout;
+  cap.css = nvme::kCapCssNvm;
+  cap.crms = kCrmsWithMedia;
+  return cap;
+}
+
+}  // namespace
+
+Controller::Controller(transport::Loop& loop, ControllerOwner& owner, Subsystem& subsystem,
+                       const TargetConfig& config, const DiscoveryService* discovery,
+                       Identity identity)
+    : loop_(loop),
+      owner_(owner),
+      subsystem_(subsystem),
+      config_(config),
+      discovery_(discovery),
+      identity_(std::move(identity)),
+      timer_(loop.timers(), [this] { on_timer(); }),
+      grace_(loop.timers(),
+             [this] {
+               end(Error{fmt::format("An I/O connection of {} was lost", describe()), ECONNRESET});
+             }),
+      namespace_notice_{{nvme::AsyncEventType::notice, nvme::kNoticeNamespaceChanged,
+                         static_cast<std::uint8_t>(nvme::LogPage::changed_namespaces)},
+                        nvme::kOaesNamespaceAttributes},
+      discovery_notice_{{nvme::AsyncEventType::notice, nvme::kNoticeDiscoveryChange,
+                         static_cast<std::uint8_t>(nvme::LogPage::discovery)},
+                        nvme::kOaesDiscoveryChange} {
+  features_.keep_alive_ms = round_keep_alive(identity_.keep_alive_ms);
+  async_requests_.reserve(kAsyncEventsMax);
+  flush_op_.kind = DiskOp::Kind::flush;
+  flush_op_.complete = &Controller::on_flushed;
+  flush_op_.controller = this;
+  subsystem_.add(*this);
+  arm_timer();
+}
+
+Controller::~Controller() {
+  subsystem_.remove(*this);
+}
+
+std::string Controller::describe() const {
+  return fmt::format("controller {} of {} (host {})", identity_.cntlid, subsystem_.nqn(),
+                     nvme::printable(identity_.hostnqn));
+}
+
+// ---- connections
+
+void Controller::attach_admin(Session& session) {
+  NVMF_CHECK(admin_ == nullptr);
+  admin_ = &session;
+}
+
+void Controller::attach_io(std::uint16_t qid, Session& session) {
+  NVMF_CHECK(!io_.contains(qid));
+  io_.emplace(qid, &session);
+}
+
+std::uint32_t Controller::io_queue_limit() const {
+  if (subsystem_.discovery()) return 0;
+  return features_.io_queues != 0 ? features_.io_queues : config_.max_queues;
+}
+
+void Controller::connection_lost(Session& session, const Error& reason) {
+  if (ended_) return;
+  if (&session == admin_) {
+    // Requests that wait for an event went with the connection.
+    async_requests_.clear();
+    admin_lost_ = true;
+    end(reason);
+    return;
+  }
+  if (stopping_ || identity_.individual_deletion) return;
+  if (!grace_.armed()) grace_.arm(loop_.now() + kQueueLossGrace);
+}
+
+void Controller::session_gone(Session& session) {
+  if (&session == admin_) {
+    admin_ = nullptr;
+  } else {
+    std::erase_if(io_, [&session](const auto& entry) { return entry.second == &session; });
+  }
+  if (stopping_) continue_stop();
+  check_gone();
+}
+
+void Controller::end(const Error& reason) {
+  if (ended_) return;
+  if (ready()) ++subsystem_.counters.unsafe_shutdowns;
+  ended_ = true;
+  timer_.cancel();
+  grace_.cancel();
+  owner_.log(fmt::format("End of {}: {}", describe(), reason.message));
+  for (const auto& [qid, session] : io_) session->end(reason);
+  if (admin_ != nullptr && !admin_lost_) admin_->end(reason);
+  check_gone();
+}
+
+void Controller::check_gone() {
+  if (gone_ || !ended_ || admin_ != nullptr || !io_.empty() || flushing_) return;
+  gone_ = true;
+  owner_.controller_gone(*this);
+}
+
+// ---- properties
+
+std::optional<std::uint64_t> Controller::property_get(const nvme::PropertyCommand& get) const {
+  const auto property = static_cast<nvme::Property>(get.offset);
+  if (get.eight_bytes != (property == nvme::Property::cap)) return std::nullopt;
+  switch (property) {
+    case nvme::Property::cap:
+      return capabilities(config_).encode();
+    case nvme::Property::vs:
+      return nvme::kVersion20;
+    case nvme::Property::cc:
+      return cc_.encode();
+    case nvme::Property::csts: {
+      nvme::ControllerStatus status;
+      status.rdy = rdy_;
+      status.cfs = cfs_;
+      status.shst = shst_;
+      return status.encode();
+    }
+    case nvme::Property::crto:
+      return kReadyTimeout;  // CRWMT; CRIMT is 0, as CRMS.CRIMS is
+    default:
+      return std::nullopt;
+  }
+}
+
+nvme::Status Controller::property_set(const nvme::PropertyCommand& set) {
+  if (set.eight_bytes || static_cast<nvme::Property>(set.offset) != nvme::Property::cc) {
+    return {nvme::StatusCode::invalid_field, true};
+  }
+  set_configuration(nvme::ControllerConfiguration::decode(static_cast<std::uint32_t>(set.value)));
+  return {};
+}
+
+bool Controller::configuration_valid(const nvme::ControllerConfiguration& cc) const {
+  if (cc.mps != 0 || cc.ams != 0 || cc.css != 0) return false;
+  // Entries of I/O queues have 64 and 16 bytes; a discovery controller has no such queues.
+  return subsystem_.discovery() || (cc.iosqes == 6 && cc.iocqes == 4);
+}
+
+void Controller::set_configuration(const nvme::ControllerConfiguration& next) {
+  const nvme::ControllerConfiguration before = std::exchange(cc_, next);
+  if (next.shn != nvme::kShnNone && before.shn == nvme::kShnNone) {
+    shst_ = nvme::kShstInProgress;
+    flushed_ = false;
+    stop_io("its host shut the controller down");
+  } else if (next.shn == nvme::kShnNone && shst_ == nvme::kShstComplete) {
+    shst_ = nvme::kShstNone;
+  }
+  if (before.en && !next.en) {
+    cfs_ = false;
+    stop_io("its host disabled the controller");
+  } else if (!before.en && next.en && !stopping_) {
+    // A configuration that cannot be is answered with CSTS.CFS, as nvmet does: Property Set itself
+    // has succeeded.
+    cfs_ = !configuration_valid(next);
+    rdy_ = !cfs_;
+  }
+  arm_timer();
+}
+
+void Controller::stop_io(const char* why) {
+  stopping_ = true;
+  grace_.cancel();
+  const Error reason{fmt::format("The queue ended because {}", why), ESHUTDOWN};
+  for (const auto& [qid, session] : io_) session->end(reason);
+  continue_stop();
+}
+
+void Controller::continue_stop() {
+  if (!io_.empty() || flushing_) return;
+  if (shst_ == nvme::kShstInProgress && !flushed_) {
+    flush_index_ = 0;
+    flush_next();
+    if (flushing_) return;
+  }
+  stopping_ = false;
+  if (shst_ == nvme::kShstInProgress) shst_ = nvme::kShstComplete;
+  if (!cc_.en) {
+    rdy_ = false;
+    reset_state();
+  }
+  arm_timer();
+}
+
+void Controller::flush_next() {
+  const auto& namespaces = subsystem_.namespaces();
+  while (flush_index_ < namespaces.size()) {
+    Disk& disk = *namespaces[flush_index_++]->disk;
+    if (!disk.volatile_cache()) continue;
+    flushing_ = true;
+    flush_op_.error = 0;
+    disk.submit(flush_op_);
+    return;
+  }
+  flushing_ = false;
+  flushed_ = true;
+}
+
+void Controller::on_flushed(DiskOp& op) {
+  Controller& self = *static_cast<FlushOp&>(op).controller;
+  if (op.error != 0) ++self.subsystem_.counters.media_errors;
+  self.flush_next();
+  if (self.flushing_) return;
+  self.continue_stop();
+  self.check_gone();
+}
+
+void Controller::reset_state() {
+  // The admin queue lives on for the properties; commands that wait on it end here.
+  for (transport::ControllerCommand* request : std::exchange(async_requests_, {})) {
+    admin_->respond(*request, nvme::StatusCode::aborted_sq_deletion, 0);
+  }
+  const std::uint32_t keep_alive_ms = features_.keep_alive_ms;
+  features_ = Features{};
+  features_.keep_alive_ms = keep_alive_ms;
+  changed_ = {};
+  for (Notice* notice : {&namespace_notice_, &discovery_notice_}) {
+    notice->pending = false;
+    notice->told = false;
+  }
+}
+
+// ---- keep-alive
+
+void Controller::arm_timer() {
+  if (ended_) return;
+  traffic_ = false;
+  if (!ready()) {
+    timer_.arm(loop_.now() + kIdleControllerTimeout);
+  } else if (features_.keep_alive_ms != 0) {
+    timer_.arm(loop_.now() + std::chrono::milliseconds(features_.keep_alive_ms));
+  } else if (subsystem_.discovery()) {
+    timer_.arm(loop_.now() + kDiscoveryIdleTimeout);
+  } else {
+    timer_.cancel();
+  }
+}
+
+void Controller::keep_alive() {
+  arm_timer();
+}
+
+void Controller::set_keep_alive(std::uint32_t ms) {
+  features_.keep_alive_ms = round_keep_alive(ms);
+  arm_timer();
+}
+
+void Controller::on_timer() {
+  // Traffic-based keep-alive: commands since the timer was started are as good as a Keep Alive.
+  // Base 2.1 §3.9.4.
+  if (traffic_) {
+    arm_timer();
+    return;
+  }
+  if (!ready()) {
+    end(Error{fmt::format("The controller was not in use for {} s", kIdleControllerTimeout.count()),
+              ETIMEDOUT});
+    return;
+  }
+  const bool idle_discovery = features_.keep_alive_ms == 0;
+  end(Error{idle_discovery ? std::string("The discovery controller was not in use")
+                           : fmt::format("Keep Alive expired: no command came for {} ms",
+                                         features_.keep_alive_ms),
+            ETIMEDOUT});
+}
+
+// ---- asynchronous events
+
+AdminReply Controller::take_async_event_request(transport::ControllerCommand& command) {
+  if (async_requests_.size() >= kAsyncEventsMax) {
+    return AdminReply::refuse(nvme::StatusCode::aer_limit_exceeded);
+  }
+  async_requests_.push_back(&command);
+  deliver();
+  AdminReply reply;
+  reply.later = true;
+  return reply;
+}
+
+bool Controller::abort_async_event_request(std::uint16_t cid) {
+  const auto found = std::ranges::find_if(
+      async_requests_, [cid](const auto* request) { return request->sqe.cid == cid; });
+  if (found == async_requests_.end()) return false;
+  transport::ControllerCommand& request = **found;
+  async_requests_.erase(found);
+  admin_->respond(request, nvme::StatusCode::abort_requested, 0);
+  return true;
+}
+
+void Controller::namespace_changed(std::uint32_t nsid) {
+  if (!changed_.overflow && std::ranges::find(changed_.nsids, nsid) == changed_.nsids.end()) {
+    if (changed_.nsids.size() >= nvme::kNamespaceListEntries) {
+      changed_ = {.overflow = true, .nsids = {}};
+    } else {
+      changed_.nsids.insert(std::ranges::upper_bound(changed_.nsids, nsid), nsid);
+    }
+  }
+  raise(namespace_notice_);
+}
+
+void Controller::discovery_changed() {
+  raise(discovery_notice_);
+}
+
+void Controller::raise(Notice& notice) {
+  if (!ready() || (features_.async_events & notice.config_bit) == 0 || notice.told) return;
+  notice.pending = true;
+  deliver();
+}
+
+void Controller::deliver() {
+  for (Notice* notice : {&namespace_notice_, &discovery_notice_}) {
+    if (!notice->pending || async_requests_.empty()) continue;
+    transport::ControllerCommand& request = *async_requests_.front();
+    async_requests_.erase(async_requests_.begin());
+    notice->pending = false;
+    notice->told = true;
+    admin_->respond(request, nvme::Status{}, notice->event.encode());
+  }
+}
+
+void Controller::log_page_read(nvme::LogPage page) {
+  if (page == nvme::LogPage::changed_namespaces) {
+    changed_ = {};
+    namespace_notice_.told = false;
+  } else if (page == nvme::LogPage::discovery) {
+    discovery_notice_.told = false;
+  }
+}
+
+// ---- errors
+
+void Controller::record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::Status status,
+                              bool has_lba) {
+  nvme::ErrorEntry entry;
+  entry.error_count = ++error_count_;
+  entry.sqid = sqid;
+  entry.cmdid = sqe.cid;
+  entry.status_field = status.encode();
+  entry.parm_error_location = 0xffff;  // not told which byte
+  entry.lba = has_lba ? sqe.slba() : 0;
+  entry.nsid = sqe.is_fabrics() ? 0 : sqe.nsid;
+  entry.trtype = static_cast<std::uint8_t>(nvme::TransportType::tcp);
+  entry.opcode = sqe.opcode;
+  errors_.push_front(entry);
+  if (errors_.size() > kErrorEntriesMax) errors_.pop_back();
+  ++subsystem_.counters.error_entries;
+}
+
+}  // namespace nvmf::controller

@@ -1,0 +1,110 @@
+#include "controller/file_disk.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <utility>
+
+namespace nvmf::controller {
+
+using transport::FileOp;
+
+Result<std::unique_ptr<FileDisk>> FileDisk::open(transport::Loop& loop, const std::string& path,
+                                                 std::uint32_t block_bytes, bool read_only) {
+  auto file = loop.open_file(path, !read_only);
+  if (!file) return std::unexpected(std::move(file.error()));
+  const std::uint64_t size = (*file)->size_bytes();
+  if (size < block_bytes) {
+    return fail(fmt::format("The file {} has {} bytes, less than one block of {} bytes; make it "
+                            "larger, for example with truncate -s",
+                            path, size, block_bytes),
+                EINVAL);
+  }
+  if (size % block_bytes != 0) {
+    return fail(fmt::format("The file {} has {} bytes, which is no multiple of the block size of "
+                            "{} bytes; change its size or give another block=",
+                            path, size, block_bytes),
+                EINVAL);
+  }
+  return std::unique_ptr<FileDisk>(new FileDisk(std::move(*file), read_only));
+}
+
+FileDisk::FileDisk(std::unique_ptr<transport::File> file, bool read_only)
+    : file_(std::move(file)), size_bytes_(file_->size_bytes()), read_only_(read_only) {
+  for (Slot& slot : slots_) {
+    slot.disk = this;
+    slot.FileOp::complete = &FileDisk::on_complete;
+    slot.next_free = free_;
+    free_ = &slot;
+  }
+}
+
+void FileDisk::submit(DiskOp& op) {
+  op.next = nullptr;
+  if (free_ == nullptr) {
+    (waiting_last_ != nullptr ? waiting_last_->next : waiting_first_) = &op;
+    waiting_last_ = &op;
+    return;
+  }
+  Slot& slot = *free_;
+  free_ = slot.next_free;
+  start(slot, op);
+}
+
+void FileDisk::start(Slot& slot, DiskOp& op) {
+  slot.op = &op;
+  FileOp& file = slot;
+  switch (op.kind) {
+    case DiskOp::Kind::read:
+      file.kind = FileOp::Kind::read;
+      break;
+    case DiskOp::Kind::write:
+      file.kind = op.fua ? FileOp::Kind::write_durable : FileOp::Kind::write;
+      break;
+    case DiskOp::Kind::flush:
+      file.kind = FileOp::Kind::sync;
+      break;
+    case DiskOp::Kind::write_zeroes:
+      file.kind = op.deallocate ? FileOp::Kind::punch : FileOp::Kind::zero;
+      break;
+    case DiskOp::Kind::deallocate:
+      file.kind = FileOp::Kind::punch;
+      break;
+  }
+  file.data = op.data;
+  file.offset_bytes = op.offset_bytes;
+  file.length_bytes = op.length_bytes;
+  file.error = 0;
+  file.done_bytes = 0;
+  file_->submit(file);
+}
+
+void FileDisk::on_complete(FileOp& file) {
+  Slot& slot = static_cast<Slot&>(file);
+  slot.disk->complete(slot);
+}
+
+void FileDisk::complete(Slot& slot) {
+  DiskOp& op = *slot.op;
+  op.error = slot.error;
+  // Zeroes are made by fallocate, which has no durable form: a sync follows.
+  if (op.error == 0 && op.fua && op.kind == DiskOp::Kind::write_zeroes &&
+      slot.kind != FileOp::Kind::sync) {
+    slot.kind = FileOp::Kind::sync;
+    slot.done_bytes = 0;
+    file_->submit(slot);
+    return;
+  }
+  if (waiting_first_ != nullptr) {
+    DiskOp& next = *waiting_first_;
+    waiting_first_ = next.next;
+    if (waiting_first_ == nullptr) waiting_last_ = nullptr;
+    start(slot, next);
+  } else {
+    slot.next_free = free_;
+    free_ = &slot;
+  }
+  op.complete(op);
+}
+
+}  // namespace nvmf::controller

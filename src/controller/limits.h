@@ -1,0 +1,66 @@
+// Every limit of the controller's side, with its reason. Full means wait or refuse, never grow.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#include "transport/limits.h"
+
+namespace nvmf::controller {
+
+/// MDTS, as a power of two of 4 KiB pages (CAP.MPSMIN 0): 1 MiB, what Linux splits at anyway.
+inline constexpr std::uint8_t kMdts = 8;
+inline constexpr std::uint32_t kTransferBytesMax = 4096u << kMdts;
+/// WZSL, likewise: 4 MiB. Zeroes are written by this thread; more would hold up every other queue.
+inline constexpr std::uint8_t kWzsl = 10;
+inline constexpr std::uint32_t kWriteZeroesBytesMax = 4096u << kWzsl;
+
+/// Data moves through buffers of this size, a larger command in several pieces.
+inline constexpr std::size_t kBufferBytes = 128 * 1024;
+/// Shared by all I/O queues of a target: 64 MiB. Memory is touched as it is used.
+inline constexpr std::size_t kSharedBuffers = 512;
+/// Of the shared ones, at most this many are one queue's, beside one that is its own: a host which
+/// stops in the middle of its transfers must not stop the others.
+inline constexpr std::size_t kSharedBuffersPerQueue = 128;
+
+/// Connections (queues) of a target: a file descriptor and some staging each.
+inline constexpr std::size_t kConnectionsMax = 1024;
+/// Subsystems of a target: the discovery log has a KiB for each.
+inline constexpr std::size_t kSubsystemsMax = 4096;
+/// Namespaces of a subsystem: one active namespace list.
+inline constexpr std::size_t kNamespacesMax = 1024;
+/// I/O queues of a controller: as many as Linux has CPUs to ask for, within reason.
+inline constexpr std::uint32_t kIoQueuesMax = 256;
+inline constexpr std::uint32_t kIoQueuesDefault = 64;
+inline constexpr std::uint32_t kQueueEntriesDefault = 128;
+/// The admin queue. Hosts ask for 32.
+inline constexpr std::uint32_t kAdminQueueEntriesMax = 128;
+inline constexpr std::uint32_t kInCapsuleBytesDefault = 8192;
+
+/// CNTLIDs are 1 to FFEFh: FFF0h and above are reserved (Base 2.1 §3.1.2).
+inline constexpr std::uint16_t kCntlidMax = 0xffef;
+
+/// Asynchronous Event Requests outstanding per controller (AERL + 1), as nvmet and SPDK allow.
+inline constexpr std::size_t kAsyncEventsMax = 4;
+/// Error Information entries kept (ELPE + 1).
+inline constexpr std::size_t kErrorEntriesMax = 64;
+
+/// KAS is 1: a keep-alive timeout is rounded up to a multiple of 100 ms.
+inline constexpr std::uint16_t kKas = 1;
+inline constexpr std::uint32_t kKeepAliveUnitMs = 100;
+
+/// A connection must have sent ICReq and a good Connect by then.
+inline constexpr std::chrono::seconds kHandshakeTimeout{10};
+/// A controller that is not enabled (not yet, disabled, or shut down) is kept this long, so that
+/// its host can read CSTS; the specification suggests two minutes for associations without use.
+inline constexpr std::chrono::seconds kIdleControllerTimeout{120};
+/// A discovery controller without a keep-alive timeout: Base 2.1 §3.1.3.3 suggests 2 minutes.
+inline constexpr std::chrono::seconds kDiscoveryIdleTimeout{120};
+/// stop() gives the disks this long to finish what they are doing.
+inline constexpr std::chrono::seconds kStopTimeout{5};
+
+/// File operations that one file_disk has under way; more wait.
+inline constexpr std::size_t kFileOpsMax = 256;
+
+}  // namespace nvmf::controller
