@@ -26,7 +26,7 @@ struct ServerOptions {
   Duration grace{std::chrono::seconds(2)};
   std::size_t buffer_bytes = kBufferBytesMax;  // 1 to 64 MiB
   /// Told, on any of the threads, why a client was disconnected for what it did. May be empty.
-  std::function<void(const std::string&)> on_misbehaviour;
+  std::function<void(const std::string&)> on_misbehaviour = {};
 };
 
 /// Since the start, all threads together.

@@ -1,0 +1,400 @@
+// libnbd, whose code is nobody's here, against the server on real loops: both backends, both kinds
+// of socket, two reactors on threads of their own. libnbd's own checks of what a client may ask
+// (strict mode) are off, so that the server's are what is tested.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <libnbd.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <future>
+#include <random>
+#include <thread>
+
+#include "frontends/nbd/server.h"
+#include "frontends/nbd/uri.h"
+#include "io/reactor.h"
+#include "loop_device.h"
+
+namespace nvmf::nbd {
+namespace {
+
+using namespace std::chrono_literals;
+using Bytes = std::vector<std::byte>;
+
+constexpr std::size_t kDiskBytes = 64u << 20;
+const nbd_completion_callback kNoCallback{nullptr, nullptr, nullptr};
+
+struct How {
+  io::BackendKind backend;
+  bool tcp;
+};
+
+Bytes random_bytes(std::size_t n, unsigned seed) {
+  std::mt19937_64 random(seed);
+  Bytes b(n + 8);
+  for (std::size_t i = 0; i < n; i += 8) store_le64(b.data() + i, random());
+  b.resize(n);
+  return b;
+}
+
+/// Two reactors with a server on them.
+class RunningServer {
+ public:
+  explicit RunningServer(How how, ServerOptions options = {}, std::uint32_t block_bytes = 512) {
+    std::string name = "/tmp/nvmf-nbd-XXXXXX";
+    directory_ = ::mkdtemp(name.data());
+    ExportList exports;
+    Export e{{"nvmf0n1", "1"}, {}};
+    std::vector<transport::Loop*> loops;
+    for (int i = 0; i < 2; ++i) {
+      auto reactor = io::make_reactor({.backend = how.backend});
+      if (!reactor) throw std::runtime_error(reactor.error().message);
+      reactors_.push_back(std::move(*reactor));
+      loops.push_back(reactors_.back().get());
+      devices_.push_back(std::make_unique<test::LoopDevice>(*loops.back(), disk, block_bytes));
+      e.devices.push_back(devices_.back().get());
+    }
+    exports.add(std::move(e));
+    server_ = std::make_unique<Server>(std::move(loops), std::move(exports), std::move(options));
+    for (const auto& r : reactors_) {
+      threads_.emplace_back([&r] {
+        r->run();
+        r->end();
+      });
+    }
+    transport::Endpoint at;
+    if (how.tcp) {
+      at.host = "127.0.0.1";
+    } else {
+      at.unix_path = directory_ + "/a socket";
+    }
+    std::promise<transport::Endpoint> listening;
+    reactors_[0]->post([&] {
+      auto local = server_->listen(at);
+      EXPECT_TRUE(local.has_value());
+      listening.set_value(local.value_or(at));
+    });
+    where_ = listening.get_future().get();
+  }
+
+  ~RunningServer() {
+    stop();
+    for (const auto& r : reactors_) r->stop();
+    for (std::thread& t : threads_) t.join();
+    server_.reset();
+    ::rmdir(directory_.c_str());
+  }
+
+  void stop() {
+    if (stopped_) return;
+    stopped_ = true;
+    disk->hang = false;
+    std::promise<void> done;
+    reactors_[0]->post([&] { server_->stop([&] { done.set_value(); }); });
+    EXPECT_EQ(done.get_future().wait_for(20s), std::future_status::ready);
+  }
+  /// Begins to stop; the returned future is ready when it has.
+  std::future<void> begin_stop() {
+    stopped_ = true;
+    auto done = std::make_shared<std::promise<void>>();
+    auto future = done->get_future();
+    reactors_[0]->post([this, done] { server_->stop([done] { done->set_value(); }); });
+    return future;
+  }
+  /// Lets what hangs in the devices go on.
+  void let_go() {
+    disk->hang = false;
+    for (std::size_t i = 0; i < 2; ++i) {
+      reactors_[i]->post([d = devices_[i].get()] { d->let_go(); });
+    }
+  }
+  [[nodiscard]] std::string uri(const char* name = "nvmf0n1") const {
+    return nbd::uri(where_, name);
+  }
+  [[nodiscard]] ServerTotals totals() const { return server_->totals(); }
+
+  std::shared_ptr<test::Disk> disk = std::make_shared<test::Disk>(kDiskBytes);
+
+ private:
+  std::string directory_;
+  std::vector<std::unique_ptr<io::Reactor>> reactors_;
+  std::vector<std::unique_ptr<test::LoopDevice>> devices_;
+  std::unique_ptr<Server> server_;
+  std::vector<std::thread> threads_;
+  transport::Endpoint where_;
+  bool stopped_ = false;
+};
+
+struct CloseHandle {
+  void operator()(nbd_handle* h) const { nbd_close(h); }
+};
+using Handle = std::unique_ptr<nbd_handle, CloseHandle>;
+
+Handle make_handle() {
+  Handle h(nbd_create());
+  nbd_set_strict_mode(h.get(), 0);
+  return h;
+}
+
+Handle open_export(const RunningServer& server, bool structured = true,
+                   const char* name = "nvmf0n1") {
+  Handle h = make_handle();
+  nbd_set_request_structured_replies(h.get(), structured);
+  EXPECT_EQ(nbd_connect_uri(h.get(), server.uri(name).c_str()), 0) << nbd_get_error();
+  return h;
+}
+
+class LibNbd : public testing::TestWithParam<How> {};
+INSTANTIATE_TEST_SUITE_P(
+    Loops, LibNbd,
+    testing::Values(How{io::BackendKind::io_uring, false}, How{io::BackendKind::io_uring, true},
+                    How{io::BackendKind::epoll, false}, How{io::BackendKind::epoll, true}),
+    [](const auto& how) {
+      return std::string(how.param.backend == io::BackendKind::epoll ? "epoll" : "io_uring") +
+             (how.param.tcp ? "_tcp" : "_unix");
+    });
+
+TEST_P(LibNbd, SeesTheExportAsItIs) {
+  RunningServer server(GetParam(), {}, 4096);
+  for (const char* name : {"nvmf0n1", "1", ""}) {
+    Handle h = open_export(server, true, name);
+    EXPECT_EQ(nbd_get_size(h.get()), static_cast<std::int64_t>(kDiskBytes));
+    EXPECT_EQ(nbd_can_flush(h.get()), 1);
+    EXPECT_EQ(nbd_can_fua(h.get()), 1);
+    EXPECT_EQ(nbd_can_trim(h.get()), 1);
+    EXPECT_EQ(nbd_can_zero(h.get()), 1);
+    EXPECT_EQ(nbd_can_fast_zero(h.get()), 1);
+    EXPECT_EQ(nbd_can_df(h.get()), 1);
+    EXPECT_EQ(nbd_can_multi_conn(h.get()), 1);
+    EXPECT_EQ(nbd_can_cache(h.get()), 0);
+    EXPECT_EQ(nbd_is_read_only(h.get()), 0);
+    EXPECT_EQ(nbd_get_block_size(h.get(), LIBNBD_SIZE_MINIMUM), 4096);
+    EXPECT_EQ(nbd_get_block_size(h.get(), LIBNBD_SIZE_PREFERRED), 4096);
+    EXPECT_EQ(nbd_get_block_size(h.get(), LIBNBD_SIZE_MAXIMUM), 32 << 20);
+    EXPECT_STREQ(nbd_get_protocol(h.get()), "newstyle-fixed");
+    EXPECT_EQ(nbd_shutdown(h.get(), 0), 0);
+  }
+}
+
+TEST_P(LibNbd, ListsAndAsksInOptionMode) {
+  RunningServer server(GetParam());
+  Handle h = make_handle();
+  nbd_set_opt_mode(h.get(), true);
+  nbd_set_full_info(h.get(), true);
+  ASSERT_EQ(nbd_connect_uri(h.get(), server.uri().c_str()), 0) << nbd_get_error();
+  std::string listed;
+  const auto each = [](void* to, const char* name, const char* description) {
+    *static_cast<std::string*>(to) += std::string(name) + "|" + description + ";";
+    return 0;
+  };
+  ASSERT_EQ(nbd_opt_list(h.get(), {.callback = each, .user_data = &listed, .free = nullptr}), 1);
+  EXPECT_EQ(listed, "nvmf0n1|a disk on a loop;");
+  nbd_set_export_name(h.get(), "nothing");
+  EXPECT_EQ(nbd_opt_info(h.get()), -1);
+  EXPECT_EQ(nbd_get_errno(), ENOENT);
+  nbd_set_export_name(h.get(), "1");
+  ASSERT_EQ(nbd_opt_info(h.get()), 0) << nbd_get_error();
+  char* name = nbd_get_canonical_export_name(h.get());
+  EXPECT_STREQ(name, "nvmf0n1");
+  ::free(name);
+  char* description = nbd_get_export_description(h.get());
+  EXPECT_STREQ(description, "a disk on a loop");
+  ::free(description);
+  ASSERT_EQ(nbd_opt_go(h.get()), 0) << nbd_get_error();
+  Bytes b(512);
+  EXPECT_EQ(nbd_pread(h.get(), b.data(), b.size(), 0, 0), 0);
+  Handle aborted = make_handle();
+  nbd_set_opt_mode(aborted.get(), true);
+  ASSERT_EQ(nbd_connect_uri(aborted.get(), server.uri().c_str()), 0);
+  EXPECT_EQ(nbd_opt_abort(aborted.get()), 0);
+}
+
+TEST_P(LibNbd, OldSpellingsOfTheHandshake) {
+  RunningServer server(GetParam());
+  // Without fixed newstyle: EXPORT_NAME, with and without the zeroes.
+  for (const std::uint32_t flags : {0u, 1u, 2u, 3u}) {
+    Handle h = make_handle();
+    nbd_set_handshake_flags(h.get(), flags);
+    ASSERT_EQ(nbd_connect_uri(h.get(), server.uri().c_str()), 0) << nbd_get_error();
+    Bytes b(4096);
+    EXPECT_EQ(nbd_pread(h.get(), b.data(), b.size(), 0, 0), 0) << nbd_get_error();
+    EXPECT_EQ(nbd_get_size(h.get()), static_cast<std::int64_t>(kDiskBytes));
+  }
+}
+
+TEST_P(LibNbd, EveryCommand) {
+  RunningServer server(GetParam());
+  for (const bool structured : {true, false}) {
+    Handle h = open_export(server, structured);
+    EXPECT_EQ(nbd_get_structured_replies_negotiated(h.get()), structured);
+    const Bytes data = random_bytes(32u << 20, structured);
+    for (const std::size_t n : {std::size_t{512}, std::size_t{70'144}, data.size()}) {
+      ASSERT_EQ(nbd_pwrite(h.get(), data.data(), n, 512, LIBNBD_CMD_FLAG_FUA), 0);
+      Bytes back(n);
+      ASSERT_EQ(nbd_pread(h.get(), back.data(), n, 512, structured ? LIBNBD_CMD_FLAG_DF : 0), 0)
+          << nbd_get_error();
+      EXPECT_EQ(std::memcmp(back.data(), data.data(), n), 0);
+    }
+    EXPECT_EQ(server.disk->fua.exchange(0), 3u);
+    EXPECT_EQ(nbd_flush(h.get(), 0), 0);
+    EXPECT_EQ(server.disk->flushes.exchange(0), 1u);
+    EXPECT_EQ(nbd_trim(h.get(), 1 << 20, 1 << 20, LIBNBD_CMD_FLAG_FUA), 0);
+    EXPECT_EQ(server.disk->trims.exchange(0), 1u);
+    ASSERT_EQ(nbd_zero(h.get(), kDiskBytes, 0, LIBNBD_CMD_FLAG_NO_HOLE), 0);
+    EXPECT_EQ(nbd_zero(h.get(), 512, 0, LIBNBD_CMD_FLAG_FAST_ZERO), 0);
+    Bytes back(4096, std::byte{1});
+    EXPECT_EQ(nbd_pread(h.get(), back.data(), back.size(), 512, 0), 0);
+    EXPECT_EQ(back, Bytes(4096));
+    server.disk->fua = 0;
+    EXPECT_EQ(nbd_shutdown(h.get(), 0), 0);
+  }
+}
+
+TEST_P(LibNbd, ErrorsComeWithTheirCodesAndTheConnectionSurvives) {
+  RunningServer server(GetParam());
+  for (const bool structured : {true, false}) {
+    Handle handle = open_export(server, structured);
+    nbd_handle* h = handle.get();
+    Bytes b(40u << 20);
+    const auto expect = [&](int result, int error, int line) {
+      EXPECT_EQ(result, -1) << "line " << line;
+      EXPECT_EQ(nbd_get_errno(), error) << "line " << line << ": " << nbd_get_error();
+    };
+    expect(nbd_pread(h, b.data(), 512, kDiskBytes, 0), EINVAL, __LINE__);
+    expect(nbd_pread(h, b.data(), 1024, kDiskBytes - 512, 0), EINVAL, __LINE__);
+    expect(nbd_pwrite(h, b.data(), 1024, kDiskBytes - 512, 0), ENOSPC, __LINE__);
+    expect(nbd_pread(h, b.data(), 512, 100, 0), EINVAL, __LINE__);  // not aligned
+    expect(nbd_pwrite(h, b.data(), 100, 0, 0), EINVAL, __LINE__);
+    expect(nbd_pwrite(h, b.data(), b.size(), 0, 0), EINVAL, __LINE__);  // drained
+    expect(nbd_pread(h, b.data(), b.size(), 0, 0), EINVAL, __LINE__);
+    expect(nbd_zero(h, kDiskBytes, 512, 0), ENOSPC, __LINE__);
+    expect(nbd_trim(h, kDiskBytes, 512, 0), EINVAL, __LINE__);
+    expect(nbd_cache(h, 512, 0, 0), EINVAL, __LINE__);
+    expect(nbd_pread(h, b.data(), 512, 0, LIBNBD_CMD_FLAG_NO_HOLE), EINVAL, __LINE__);
+    server.disk->fail = EIO;
+    expect(nbd_pread(h, b.data(), 512, 0, 0), EIO, __LINE__);
+    expect(nbd_pwrite(h, b.data(), 512, 0, 0), EIO, __LINE__);
+    server.disk->fail = 0;
+    EXPECT_EQ(nbd_pread(h, b.data(), 512, 0, 0), 0);
+  }
+}
+
+/// Random reads and writes, several in flight on each of several connections, checked against what
+/// was written.
+TEST_P(LibNbd, ManyRequestsOnManyConnections) {
+  RunningServer server(GetParam());
+  constexpr std::size_t kConnections = 4;
+  constexpr std::size_t kDepth = 32;
+  constexpr std::uint32_t kSlot =
+      128 * 1024;  // each in-flight request has its own part of the disk
+  std::vector<std::thread> threads;
+  for (std::size_t c = 0; c < kConnections; ++c) {
+    threads.emplace_back([&server, c] {
+      Handle handle = open_export(server);
+      nbd_handle* h = handle.get();
+      std::mt19937 random(static_cast<unsigned>(c));
+      struct Part {
+        Bytes written, read;
+        std::int64_t cookie = -1;
+        bool reading = false;
+        int rounds = 0;
+      };
+      std::vector<Part> parts(kDepth);
+      const auto start = [&](std::size_t i) {
+        Part& p = parts[i];
+        const std::uint64_t offset = (c * kDepth + i) * kSlot;
+        p.reading = !p.reading;
+        if (p.reading) {
+          const std::size_t n = 512 * (1 + random() % (kSlot / 512));
+          p.written = random_bytes(n, static_cast<unsigned>(random()));
+          p.cookie = nbd_aio_pwrite(h, p.written.data(), n, offset, kNoCallback, 0);
+        } else {
+          p.read.assign(p.written.size(), std::byte{0});
+          p.cookie = nbd_aio_pread(h, p.read.data(), p.read.size(), offset, kNoCallback, 0);
+        }
+        ASSERT_NE(p.cookie, -1) << nbd_get_error();
+      };
+      for (std::size_t i = 0; i < kDepth; ++i) start(i);
+      std::size_t left = kDepth;
+      while (left > 0) {
+        ASSERT_GE(nbd_poll(h, 10'000), 0) << nbd_get_error();
+        for (std::size_t i = 0; i < kDepth; ++i) {
+          Part& p = parts[i];
+          if (p.cookie < 0) continue;
+          const int done = nbd_aio_command_completed(h, static_cast<std::uint64_t>(p.cookie));
+          ASSERT_GE(done, 0) << nbd_get_error();
+          if (done == 0) continue;
+          if (!p.reading) ASSERT_EQ(p.read, p.written);
+          if (++p.rounds < 20) {
+            start(i);
+          } else {
+            p.cookie = -1;
+            --left;
+          }
+        }
+      }
+      EXPECT_EQ(nbd_shutdown(h, 0), 0);
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(server.totals().requests, kConnections * kDepth * 20);
+  EXPECT_EQ(server.totals().errors, 0u);
+}
+
+TEST_P(LibNbd, AClientThatVanishesLeavesNothingBehind) {
+  RunningServer server(GetParam());
+  server.disk->hang = true;
+  {
+    Handle h = open_export(server);
+    Bytes b(1 << 20);
+    for (int i = 0; i < 6; ++i) {
+      ASSERT_NE(nbd_aio_pwrite(h.get(), b.data(), b.size(), 0, kNoCallback, 0), -1);
+    }
+    while (nbd_aio_in_flight(h.get()) < 6) nbd_poll(h.get(), 100);
+    while (server.totals().requests < 6) nbd_poll(h.get(), 10);
+  }  // closed without a goodbye
+  std::this_thread::sleep_for(50ms);
+  EXPECT_EQ(server.totals().clients, 1u);  // its buffers are still the device's
+  server.let_go();
+  for (int i = 0; i < 500 && server.totals().clients > 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(server.totals().clients, 0u);
+  Handle h = open_export(server);
+  EXPECT_EQ(nbd_flush(h.get(), 0), 0);
+}
+
+TEST_P(LibNbd, ShutdownAnswersWhatHangs) {
+  RunningServer server(GetParam(), {.grace = 200ms});
+  server.disk->hang = true;
+  Handle h = open_export(server);
+  Bytes b(4096);
+  const std::int64_t cookie = nbd_aio_pread(h.get(), b.data(), b.size(), 0, kNoCallback, 0);
+  ASSERT_NE(cookie, -1);
+  while (server.totals().requests < 1) nbd_poll(h.get(), 10);
+  auto stopped = server.begin_stop();
+  const auto start = std::chrono::steady_clock::now();
+  int done = 0;
+  while (done == 0 && nbd_poll(h.get(), 5'000) > 0) {
+    done = nbd_aio_command_completed(h.get(), static_cast<std::uint64_t>(cookie));
+  }
+  EXPECT_EQ(done, -1);
+  EXPECT_EQ(nbd_get_errno(), ESHUTDOWN) << nbd_get_error();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
+  server.let_go();
+  EXPECT_EQ(stopped.wait_for(10s), std::future_status::ready);
+}
+
+TEST_P(LibNbd, NoMoreClientsThanAllowed) {
+  RunningServer server(GetParam(), {.clients_max = 2});
+  Handle a = open_export(server);
+  Handle b = open_export(server);
+  Handle c = make_handle();
+  EXPECT_EQ(nbd_connect_uri(c.get(), server.uri().c_str()), -1);
+  Bytes data(512);
+  EXPECT_EQ(nbd_pread(a.get(), data.data(), 512, 0, 0), 0);
+  EXPECT_EQ(nbd_pread(b.get(), data.data(), 512, 0, 0), 0);
+}
+
+}  // namespace
+}  // namespace nvmf::nbd
