@@ -16,6 +16,7 @@
 #include "frontends/nbd/uri.h"
 #include "io/reactor.h"
 #include "loop_device.h"
+#include "nvme/endian.h"
 
 namespace nvmf::nbd {
 namespace {
