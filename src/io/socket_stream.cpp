@@ -88,7 +88,8 @@ void SocketStream::try_connect() {
     code = ::connect(fd_.get(), to_.get(), to_.length) == 0 ? 0 : errno;
   } while (code == EINTR);
   if (code == EAGAIN && family_ == AF_UNIX) return retry_.arm(ReactorCore::clock() + kRetryAfter);
-  if (code != 0 && code != EINPROGRESS) return fail_with(connect_error(peer_, code));
+  if (code != 0 && code != EINPROGRESS && code != EALREADY)
+    return fail_with(connect_error(peer_, code));
   established();
 }
 
