@@ -1,0 +1,74 @@
+// The admin queue of an association: admin commands as awaitables.
+//
+// Slots. One is kept for Keep Alive and kAsyncEventSlotsMax for Asynchronous Event Requests, so
+// that neither ever waits behind passthrough; all other commands share the rest and wait in order.
+//
+// A command that is not answered in time ends the association with a reason: the state of the
+// controller is unknown then, and it is most probably gone.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <span>
+
+#include "host/queue_link.h"
+#include "nvme/log_pages.h"
+
+namespace nvmf::host {
+
+/// AERL is seldom more; with one outstanding, events queue up at the controller meanwhile.
+inline constexpr std::uint32_t kAsyncEventSlotsMax = 4;
+/// Commands that wait for a slot: a page of tools' requests; more are refused as EBUSY.
+inline constexpr std::size_t kAdminWaitersMax = 256;
+
+class AdminQueue final : public QueueLink {
+ public:
+  /// `on_down`: see QueueLink; called on the loop's thread.
+  AdminQueue(transport::Loop& loop, std::move_only_function<void(const Error&)> on_down);
+
+  /// One admin or fabrics command. `data` is the caller's until then; `timeout` counts from
+  /// submission, waiting for a slot not included (that ends with the commands before). An Error
+  /// means: not executed, or nobody knows; the message says why the queue ended.
+  Task<Result<CommandOutcome>> execute(nvme::Sqe sqe, transport::DataDirection direction,
+                                       std::span<std::byte> data, Duration timeout);
+  Task<Result<CommandOutcome>> execute(nvme::Sqe sqe, Duration timeout) {
+    return execute(sqe, transport::DataDirection::none, {}, timeout);
+  }
+
+  /// An Asynchronous Event Request, on a slot of its own; at most kAsyncEventSlotsMax at a time.
+  /// Answered when there is an event, maybe never.
+  Task<Result<CommandOutcome>> execute_event_request();
+  /// Submits a Keep Alive on its own slot, if the queue is live and none is outstanding.
+  /// `on_answer` is called once with the status, or not at all if the queue ends first.
+  void submit_keep_alive(std::move_only_function<void(nvme::Status)> on_answer);
+  [[nodiscard]] bool keep_alive_outstanding() const { return keep_alive_.outstanding; }
+
+  /// Commands given to the network, apart from Keep Alive: traffic in the sense of CTRATT.TBKAS.
+  [[nodiscard]] std::uint64_t submitted() const { return submitted_; }
+
+ private:
+  struct KeepAlive : transport::HostCommand {
+    AdminQueue* queue = nullptr;
+    bool outstanding = false;
+    std::move_only_function<void(nvme::Status)> on_answer;
+  };
+
+  void on_down(const Error& reason) override;
+  [[nodiscard]] std::uint32_t shared_slots() const;
+  void release_slot();
+
+  std::move_only_function<void(const Error&)> on_down_;
+  KeepAlive keep_alive_;
+  std::uint32_t shared_used_ = 0;
+  std::deque<Signal*> waiting_;  // each in the frame that waits
+  std::uint64_t submitted_ = 0;
+};
+
+/// Reads `out.size()` bytes (a multiple of 4) of a log page, in pieces of at most `piece_bytes`,
+/// which must be a multiple of 4 and come from MDTS. A status other than success ends it and is
+/// the outcome. Retains the event for all pieces but the last, unless `log.retain_event`.
+Task<Result<CommandOutcome>> read_log_page(AdminQueue& admin, nvme::GetLogPage log,
+                                           std::span<std::byte> out, std::uint64_t piece_bytes,
+                                           Duration timeout);
+
+}  // namespace nvmf::host

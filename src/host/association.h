@@ -1,0 +1,124 @@
+// A complete set of live queues to one controller, and what keeps it alive.
+//
+// bring_up() makes one; it is used as a whole and ends as a whole: the end of any queue ends all.
+// Whoever owns it waits for ended() and then calls close(). To survive a loss is to bring up
+// another one and to put its queues in the place of these.
+//
+// Threads: the control loop's, loops[0]; each I/O queue is used on its own reactor. Nothing here
+// touches an I/O queue from elsewhere than by a post to its reactor, and the owner's posts arrive
+// in order: that is why a queue is still there when end() reaches it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "host/admin_queue.h"
+#include "host/io_queue.h"
+#include "host/namespace.h"
+#include "host/params.h"
+#include "nvme/fabrics.h"
+#include "nvme/identify.h"
+#include "nvme/log_pages.h"
+
+namespace nvmf::host {
+
+/// What was learnt while the association was made.
+struct AssociationInfo {
+  transport::Endpoint endpoint;
+  std::uint16_t cntlid = 0;
+  nvme::ControllerCapabilities cap;
+  std::uint32_t vs = 0;
+  nvme::ControllerConfiguration cc;  // as it was enabled
+  nvme::IdentifyController controller;
+  std::optional<nvme::IdentifyNvmController> nvm_controller;
+  /// KATT: the controller's keep-alive timeout as read back, 0 if it has none.
+  std::uint32_t katt_ms = 0;
+  bool traffic_based_keep_alive = false;
+  bool sq_flow_control = true;
+  std::uint32_t io_queue_entries = 0;
+  std::uint32_t r2t_max = 1;
+};
+
+class Association {
+ public:
+  /// loops[0] is the control loop. I/O queue i (from 0) lives on loops[i % loops.size()].
+  Association(ConnectParams params, std::vector<transport::Loop*> loops);
+  ~Association();  // before open(), or after close()
+  Association(const Association&) = delete;
+  Association& operator=(const Association&) = delete;
+
+  struct QueueSlot {
+    std::size_t reactor = 0;  // index of its loop
+    std::unique_ptr<QueueCounters> counters;
+    std::unique_ptr<IoQueue> queue;  // its reactor's, until close() is done
+  };
+
+  AssociationInfo info;
+  std::vector<std::shared_ptr<const Namespace>> namespaces;  // by rising NSID
+  /// Why namespaces that the controller has are not among them, one sentence each.
+  std::vector<std::string> refused_namespaces;
+
+  [[nodiscard]] const ConnectParams& params() const { return params_; }
+  [[nodiscard]] AdminQueue& admin() { return *admin_; }
+  [[nodiscard]] transport::Loop& control() { return *loops_[0]; }
+  [[nodiscard]] const std::vector<QueueSlot>& queues() const { return queues_; }
+
+  // For bring_up().
+  /// A fresh admin queue in the place of one that never opened and is closed.
+  void renew_admin();
+  void reserve_queues(std::size_t count) { queues_.reserve(count); }
+  /// Makes the next I/O queue; not opened. At most as many as were reserved.
+  QueueSlot& add_queue();
+  /// Starts to send Keep Alive, by info.katt_ms or the interval asked for, whichever is shorter.
+  void start_keep_alive();
+  /// Puts up Asynchronous Event Requests.
+  void start_events();
+
+  /// Ends all queues at once with a reason; the first one stays. Safe from any callback on the
+  /// control loop: nothing is destroyed in here.
+  void end(Error reason);
+  [[nodiscard]] bool ending() const { return end_reason_.has_value(); }
+  [[nodiscard]] const Error& end_reason() const { return *end_reason_; }
+  /// Fires when end() was called, by us or because a queue was lost.
+  [[nodiscard]] Signal& ended() { return ended_; }
+
+  /// Tells the controller that we go (CC.SHN) and waits until it is ready, about a second at most;
+  /// then ends the queues in order. For an association that nobody uses any more. close() follows.
+  Task<void> shut_down();
+  /// end(), and waits until every queue is gone and destroyed.
+  Task<void> close(Error reason);
+
+  /// Events that the controller reported.
+  [[nodiscard]] std::uint64_t async_events() const { return async_events_; }
+
+ private:
+  Task<void> close_queue(QueueSlot& slot);
+  Task<void> finish_queue(QueueSlot& slot);
+  void check_keep_alive();
+  [[nodiscard]] std::uint64_t commands_submitted() const;
+  Task<void> serve_events();
+  Task<void> handle_event(std::uint32_t dw0);
+  Task<void> report_changed_namespaces();
+
+  ConnectParams params_;
+  std::vector<transport::Loop*> loops_;
+  std::unique_ptr<AdminQueue> admin_;
+  std::vector<QueueSlot> queues_;
+  std::optional<Error> end_reason_;
+  Signal ended_;
+  Gate tasks_;
+
+  transport::Timer keep_alive_timer_;
+  Duration keep_alive_timeout_{};
+  Duration keep_alive_interval_{};
+  Instant keep_alive_sent_at_{};
+  std::uint64_t submitted_at_check_ = 0;
+  std::uint64_t async_events_ = 0;
+};
+
+/// The largest log or identify transfer to ask for at once: MDTS, and never more than 64 KiB.
+std::uint64_t admin_piece_bytes(const AssociationInfo& info);
+
+}  // namespace nvmf::host

@@ -1,0 +1,18 @@
+// Which namespaces a controller has, read over its admin queue.
+#pragma once
+
+#include "host/association.h"
+#include "host/task.h"
+
+namespace nvmf::host {
+
+/// Namespaces that one connection serves at most: each has a device per reactor.
+inline constexpr std::size_t kNamespacesMax = 4096;
+
+/// Fills association.namespaces and refused_namespaces: the active namespaces (Identify CNS 02h in
+/// pages of 1024), each identified by CNS 00h and, where known, 03h. Namespaces that vanish
+/// meanwhile, or cannot be served, are skipped with a sentence. Fails if the controller does not
+/// answer, if its lists are out of sense, or if the one namespace that was asked for is not there.
+Task<Result<void>> scan_namespaces(Association& association, Duration timeout);
+
+}  // namespace nvmf::host

@@ -1,0 +1,66 @@
+// The I/O queues that one reactor has, and what waits for them.
+//
+// The devices of a reactor share its queues: each has a FIFO of requests, and they take turns, a
+// command at a time. While there is no queue, requests wait. shut() answers all that waits and
+// everything that comes later.
+//
+// Thread: the reactor's. Constructed elsewhere; destroyed after shut(), when the reactor has
+// delivered the completions that followed, or runs no more.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "host/block_device.h"
+#include "host/io_queue.h"
+#include "host/log.h"
+#include "transport/loop.h"
+
+namespace nvmf::host {
+
+class QueueGroup {
+ public:
+  explicit QueueGroup(transport::Loop& loop);
+  ~QueueGroup();
+  QueueGroup(const QueueGroup&) = delete;
+  QueueGroup& operator=(const QueueGroup&) = delete;
+
+  /// A queue that is live and prepared; it leaves by remove() when it goes down. A queue that has
+  /// gone down already is not taken.
+  void add(IoQueue& queue);
+  void remove(IoQueue& queue);
+  /// Requests that wait end with `waiting_error`, those in part in flight when their commands have
+  /// ended, and all that come from now on with `later_error`. The first call counts.
+  void shut(int waiting_error, int later_error);
+  [[nodiscard]] int shut_error() const { return shut_error_; }
+
+  // For NamespaceDevice.
+  /// A command on the queue with most room, or nullptr.
+  IoCommand* take();
+  /// The device has requests to issue. Not while it is enlisted already.
+  void enlist(NamespaceDevice& device);
+  void delist(NamespaceDevice& device);
+  /// Completes the request with `error` in the loop's next turn.
+  void complete_later(BlockRequest& request, int error);
+  /// Issues what waits, as far as there is room.
+  void pump();
+
+  [[nodiscard]] std::uint32_t in_flight() const;
+  [[nodiscard]] transport::Loop& loop() const { return loop_; }
+  [[nodiscard]] LogLimiter& log_limiter() { return log_limiter_; }
+
+ private:
+  void deliver();
+
+  transport::Loop& loop_;
+  std::vector<IoQueue*> queues_;
+  NamespaceDevice* first_ = nullptr;  // devices with requests to issue, in turn
+  NamespaceDevice* last_ = nullptr;
+  int shut_error_ = 0;
+  BlockRequest* due_first_ = nullptr;  // to be completed in the next turn
+  BlockRequest* due_last_ = nullptr;
+  transport::Timer deliver_;
+  LogLimiter log_limiter_;
+};
+
+}  // namespace nvmf::host

@@ -1,0 +1,117 @@
+// A remote subsystem as this process uses it: the owner of everything that one connection has.
+//
+// Threads. loops[0] is the control loop: every method is called there, every event comes there.
+// The other loops are reactors, and loops[0] is one of them. device(r, nsid) belongs to reactor r:
+// it may be looked up on the control loop and is used on loops[r] only.
+//
+// Life. start() → on_live() → on_ended(), or start() → on_ended(). When the connection is lost,
+// everything in flight and waiting ends with EIO, what comes later with ESHUTDOWN, and on_ended()
+// says why. Devices stay until this object is destroyed: after on_ended(), on the control loop,
+// when no reactor submits any more and every completion has been delivered. All loops run until
+// on_ended().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/association.h"
+#include "host/block_device.h"
+#include "host/bring_up.h"
+#include "host/namespace_device.h"
+#include "host/params.h"
+#include "host/queue_group.h"
+#include "host/task.h"
+
+namespace nvmf::host {
+
+struct SubsystemEvents {
+  /// All queues are live; namespaces() and device() have their final values.
+  virtual void on_live() = 0;
+  /// It is over: `reason.code` 0 as asked by stop(), otherwise why it failed. Last call. The
+  /// subsystem must not be destroyed in here.
+  virtual void on_ended(const Error& reason) = 0;
+
+ protected:
+  ~SubsystemEvents() = default;
+};
+
+/// What one queue has done so far.
+struct QueueStatistics {
+  std::uint16_t qid = 0;
+  std::size_t reactor = 0;
+  std::uint64_t commands = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t written_bytes = 0;
+  std::uint64_t errors = 0;
+};
+
+class RemoteSubsystem {
+ public:
+  RemoteSubsystem(ConnectParams params, std::vector<transport::Loop*> loops,
+                  SubsystemEvents& events);
+  ~RemoteSubsystem();
+  RemoteSubsystem(const RemoteSubsystem&) = delete;
+  RemoteSubsystem& operator=(const RemoteSubsystem&) = delete;
+
+  /// Once. No event inside.
+  void start();
+  /// Ends it, in any state, within a few seconds whatever the target does: what waits ends with
+  /// ESHUTDOWN, what is in flight gets a second, the controller is told. on_ended() follows.
+  void stop();
+
+  [[nodiscard]] bool live() const { return state_ == State::live; }
+  [[nodiscard]] const ConnectParams& params() const { return params_; }
+  /// From on_live() on; by rising NSID.
+  [[nodiscard]] const std::vector<std::shared_ptr<const Namespace>>& namespaces() const {
+    return namespaces_;
+  }
+  /// Namespaces that cannot be served, a sentence each.
+  [[nodiscard]] const std::vector<std::string>& refused_namespaces() const {
+    return refused_namespaces_;
+  }
+  /// Reactors that have a queue: 0 to reactors() - 1. Fewer than loops if fewer queues were
+  /// granted.
+  [[nodiscard]] std::size_t reactors() const { return groups_.size(); }
+  /// nullptr if there is no such namespace.
+  [[nodiscard]] BlockDevice* device(std::size_t reactor, std::uint32_t nsid);
+  /// What the controller said of itself; nullptr unless live.
+  [[nodiscard]] const AssociationInfo* info() const;
+  [[nodiscard]] std::vector<QueueStatistics> statistics() const;
+  [[nodiscard]] std::uint64_t async_events() const;
+
+  /// An admin command for a tool. `data` must stay until the task is done; `timeout` 0 is the
+  /// connection's own, and running out of it ends the connection. ENOTCONN unless live.
+  Task<Result<CommandOutcome>> admin(nvme::Sqe sqe, transport::DataDirection direction,
+                                     std::span<std::byte> data, Duration timeout = {});
+  /// A log page of any length, in pieces that MDTS allows.
+  Task<Result<CommandOutcome>> log_page(nvme::GetLogPage log, std::span<std::byte> out);
+
+ private:
+  enum class State : std::uint8_t { idle, connecting, live, stopping, ended };
+
+  Task<void> run();
+  Task<void> wind_down();
+  void make_devices();
+  Task<void> attach_queues();
+  Task<void> shut_groups(int waiting_error, int later_error, Duration drain);
+  Task<void> shut_group(QueueGroup& group, int waiting_error, int later_error, Duration drain);
+
+  ConnectParams params_;
+  std::vector<transport::Loop*> loops_;
+  SubsystemEvents& events_;
+  State state_ = State::idle;
+  bool stop_asked_ = false;
+  BringUpControl bring_up_control_;
+  std::unique_ptr<Association> association_;
+  std::vector<std::shared_ptr<const Namespace>> namespaces_;
+  std::vector<std::string> refused_namespaces_;
+  std::vector<std::unique_ptr<QueueGroup>> groups_;  // by reactor
+  std::vector<std::vector<std::unique_ptr<NamespaceDevice>>>
+      devices_;  // by reactor, as namespaces_
+  Gate tasks_;   // those that use association_
+};
+
+}  // namespace nvmf::host
