@@ -28,12 +28,7 @@ Result<void> check_serial(const std::string& serial, const std::string& nqn) {
 }
 
 Result<void> check_subsystem(const SubsystemConfig& subsystem) {
-  if (!nvme::usable_nqn(subsystem.nqn)) {
-    return fail(fmt::format("'{}' is no subsystem NQN: it must be 1 to {} bytes of text, for "
-                            "example nqn.2026-01.org.example:disk",
-                            nvme::printable(subsystem.nqn), nvme::kMaxNqnBytes),
-                EINVAL);
-  }
+  if (auto good = nvme::check_nqn(subsystem.nqn); !good) return good;
   if (subsystem.nqn == nvme::kDiscoveryNqn) {
     return fail(fmt::format("{} is the discovery subsystem, which is always there; give this "
                             "subsystem another NQN",

@@ -1,0 +1,216 @@
+// nvmf-target: serves memory and files as NVMe namespaces over TCP.
+//
+// One reactor, one thread. Exit status 0 after SIGTERM or SIGINT, 1 if something could not be had
+// (a file, a port), 2 for wrong usage.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "controller/config.h"
+#include "controller/target.h"
+#include "io/reactor.h"
+#include "io/signals.h"
+#include "nvme/address.h"
+
+namespace {
+
+using nvmf::Result;
+using nvmf::controller::ConfigFile;
+using nvmf::controller::NamespaceConfig;
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+void complain(const std::string& message) {
+  fmt::print(stderr, "nvmf-target: {}\n", message);
+}
+
+/// Adds what a file says to what the command line has said so far.
+void read_config_file(const std::string& path, ConfigFile& wanted) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in.is_open() || in.bad()) {
+    throw CLI::ValidationError(fmt::format("The configuration file {} cannot be read", path));
+  }
+  auto parsed = nvmf::controller::parse_config(text);
+  if (!parsed) {
+    throw CLI::ValidationError(fmt::format("{} ({})", parsed.error().message, path));
+  }
+  auto subsystems = std::move(wanted.target.subsystems);
+  auto listen = std::move(wanted.listen);
+  wanted = std::move(*parsed);
+  wanted.target.subsystems.insert(wanted.target.subsystems.begin(),
+                                  std::make_move_iterator(subsystems.begin()),
+                                  std::make_move_iterator(subsystems.end()));
+  wanted.listen.insert(wanted.listen.begin(), listen.begin(), listen.end());
+}
+
+nvmf::controller::SubsystemConfig& last_subsystem(ConfigFile& wanted, const char* option) {
+  if (wanted.target.subsystems.empty()) {
+    throw CLI::ValidationError(
+        fmt::format("{} belongs to a subsystem: give --subsystem NQN before it", option));
+  }
+  return wanted.target.subsystems.back();
+}
+
+/// The options whose order matters: each acts at the moment at which it is read.
+void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
+  const auto ordered = [&app](const char* name, const char* value, const char* help,
+                              std::function<void(const std::string&)> act) {
+    app.add_option_function<std::string>(name, std::move(act), help)
+        ->type_name(value)
+        ->trigger_on_parse()
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  };
+  ordered("--listen", "ADDR:PORT",
+          "Accept connections there; may be repeated. Port 0 picks a free one. [::]:4420 for IPv6",
+          [&wanted](const std::string& text) {
+            auto parsed = nvmf::nvme::HostPort::parse(text);
+            if (!parsed) throw CLI::ValidationError(parsed.error().message);
+            wanted.listen.push_back(std::move(*parsed));
+          });
+  ordered("--subsystem", "NQN", "Begin a subsystem; --namespace and --host after it are its own",
+          [&wanted](const std::string& nqn) { wanted.target.subsystems.emplace_back().nqn = nqn; });
+  ordered("--namespace", "SPEC",
+          "Add a namespace (NSIDs from 1): memory:SIZE or file:PATH, either with ,block=512 or "
+          ",block=4096 after it. SIZE takes K, M, G and T",
+          [&wanted](const std::string& text) {
+            auto& subsystem = last_subsystem(wanted, "--namespace");
+            auto parsed = NamespaceConfig::parse(text);
+            if (!parsed) throw CLI::ValidationError(parsed.error().message);
+            subsystem.namespaces.push_back(std::move(*parsed));
+          });
+  ordered(
+      "--host", "NQN", "Allow this host to connect; without any, every host may",
+      [&wanted](const std::string& nqn) { last_subsystem(wanted, "--host").hosts.push_back(nqn); });
+  ordered("--config", "FILE", "Read subsystems, addresses and limits from a JSON file",
+          [&wanted](const std::string& path) { read_config_file(path, wanted); });
+}
+
+/// Exit status of a usage error, or nothing to go on with.
+std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
+  CLI::App app(
+      "Serves memory and files as NVMe namespaces over TCP, until SIGTERM or SIGINT.\n"
+      "Prints nvme+tcp://ADDR:PORT/NQN for each subsystem once it accepts connections.\n",
+      "nvmf-target");
+  app.set_version_flag("--version", "nvmf-target " NVMF_VERSION);
+  add_ordered_options(app, wanted);
+  auto& target = wanted.target;
+  // Given here, they win over those of a configuration file, wherever that stands.
+  std::optional<std::uint32_t> max_queues;
+  std::optional<std::uint32_t> queue_size;
+  std::optional<std::uint32_t> in_capsule;
+  std::optional<std::uint16_t> cqt;
+  app.add_option("--max-queues", max_queues,
+                 fmt::format("I/O queues of a controller (default {})", target.max_queues));
+  app.add_option("--queue-size", queue_size,
+                 fmt::format("Entries of an I/O queue (default {})", target.queue_entries));
+  app.add_option("--in-capsule", in_capsule,
+                 fmt::format("Bytes of data that a command may carry with it (default {})",
+                             target.in_capsule_bytes));
+  app.add_option("--cqt", cqt, "Command Quiesce Time to report, in milliseconds (default 0: none)");
+  try {
+    app.parse(argc, argv);
+    if (max_queues) target.max_queues = *max_queues;
+    if (queue_size) target.queue_entries = *queue_size;
+    if (in_capsule) target.in_capsule_bytes = *in_capsule;
+    if (cqt) target.cqt_ms = *cqt;
+    if (wanted.listen.empty()) {
+      throw CLI::ValidationError("Give at least one --listen ADDR:PORT, such as 127.0.0.1:4420");
+    }
+    if (target.subsystems.empty()) {
+      throw CLI::ValidationError("Give at least one --subsystem NQN with a --namespace after it");
+    }
+    if (auto checked = nvmf::controller::check_config(target); !checked) {
+      throw CLI::ValidationError(checked.error().message);
+    }
+  } catch (const CLI::Success& help) {  // --help, --version
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    complain(error.what());
+    fmt::print(stderr, "Run nvmf-target --help for usage.\n");
+    return kExitUsage;
+  }
+  return std::nullopt;
+}
+
+Result<void> listen_everywhere(nvmf::controller::Target& target, const ConfigFile& wanted) {
+  std::vector<nvmf::transport::Endpoint> places;
+  for (const nvmf::nvme::HostPort& at : wanted.listen) {
+    auto place = target.listen({.host = at.host, .port = at.port, .unix_path = {}});
+    if (!place) return std::unexpected(std::move(place.error()));
+    places.push_back(std::move(*place));
+  }
+  for (const auto& place : places) {
+    for (const auto& subsystem : target.config().subsystems) {
+      const nvmf::nvme::TargetUri uri{.host = place.host,
+                                      .port = place.port,
+                                      .subnqn = subsystem.nqn,
+                                      .namespace_selector = {}};
+      fmt::print("{}\n", uri.to_string());
+    }
+  }
+  std::fflush(stdout);
+  return {};
+}
+
+int serve(ConfigFile& wanted) {
+  auto reactor = nvmf::io::make_reactor();
+  if (!reactor) {
+    complain(reactor.error().message);
+    return kExitFailure;
+  }
+  nvmf::io::Reactor& loop = **reactor;
+  wanted.target.log = complain;
+  auto target = nvmf::controller::Target::create(loop, wanted.target);
+  if (!target) {
+    complain(target.error().message);
+    return kExitFailure;
+  }
+  bool stopping = false;
+  Result<void> outcome;
+  auto signals = nvmf::io::SignalWatch::make(loop, {SIGTERM, SIGINT}, [&](int) {
+    if (std::exchange(stopping, true)) return;
+    (*target)->stop([&](Result<void> stopped) {
+      outcome = std::move(stopped);
+      loop.stop();
+    });
+  });
+  if (!signals) {
+    complain(signals.error().message);
+    return kExitFailure;
+  }
+  if (auto listening = listen_everywhere(**target, wanted); !listening) {
+    complain(listening.error().message);
+    return kExitFailure;
+  }
+  loop.run();
+  if (!outcome) {
+    // A disk still works on our buffers: nothing may be taken down in order.
+    complain(outcome.error().message);
+    std::_Exit(kExitFailure);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  if (auto blocked = nvmf::io::block_signals({SIGTERM, SIGINT}); !blocked) {
+    complain(blocked.error().message);
+    return kExitFailure;
+  }
+  ConfigFile wanted;
+  if (const auto status = parse_arguments(argc, argv, wanted)) return *status;
+  return serve(wanted);
+}
