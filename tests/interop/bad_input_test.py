@@ -249,6 +249,7 @@ def main():
         with programs.Workspace(options.bin) as workspace:
             for name in ("nvmf-target", "nvmf-connect", "nvmf", "nbdinfo"):
                 workspace.program(name)
+            counted.after_failure = workspace.sweep
             run_all(Bad(workspace), counted)
 
     return cases.run_script(body, counted, LIMIT)

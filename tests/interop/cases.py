@@ -75,6 +75,7 @@ class Cases:
     def __init__(self, only=None):
         self.passed = 0
         self.failed = 0
+        self.after_failure = None  # called without arguments, to keep a failure from spreading
         self._only = only or []
 
     def wanted(self, name):
@@ -93,6 +94,8 @@ class Cases:
             known = isinstance(problem, (Failed, Lacking))
             text = str(problem) if known else traceback.format_exc()
             print("    " + text.rstrip().replace("\n", "\n    "), flush=True)
+            if self.after_failure:
+                self.after_failure()
         else:
             self.passed += 1
             print(f"ok     {name} ({time.monotonic() - started:.1f} s)", flush=True)
@@ -113,9 +116,8 @@ def _stop_by_signal(number, _frame):
 def run_script(body, cases, limit):
     """Runs `body()`, which reports into `cases`, for at most `limit` seconds; prints the closing
     line and returns the exit status. Signals become exceptions, so every `finally` cleans up."""
-    signal.signal(signal.SIGTERM, _stop_by_signal)
-    signal.signal(signal.SIGHUP, _stop_by_signal)
-    signal.signal(signal.SIGALRM, _stop_by_signal)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, _stop_by_signal)
     signal.alarm(limit)
     try:
         body()

@@ -269,6 +269,7 @@ def main():
             workspace.program("nvmf-connect")
             workspace.program("nvmf")
             with vm.TargetVm(nvmet.standard_layout(MEBIBYTES)) as machine:
+                counted.after_failure = workspace.sweep
                 machine.run("dmesg -c >/dev/null")  # what booting had to say is not ours
                 run_all(Bench(machine, workspace), counted)
 

@@ -65,11 +65,7 @@ class Workspace:
         return self
 
     def __exit__(self, *_):
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        self.sweep()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name):
@@ -138,6 +134,16 @@ class Workspace:
                 except OSError:
                     pass
         return found
+
+    def sweep(self):
+        """Ends every process that was started from here and removes its sockets."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for name in self.sockets():
+            os.unlink(self.path(name))
 
     def check_nothing_left(self):
         """No process and no socket; a process that is just ending gets a moment for it."""

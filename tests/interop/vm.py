@@ -321,7 +321,7 @@ def _parse():
 
 def main():
     options = _parse()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     try:
         if options.verb == "exec":
