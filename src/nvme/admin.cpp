@@ -30,10 +30,11 @@ Sqe block_command(NvmOpcode opcode, std::uint32_t nsid, std::uint64_t lba, std::
   return sqe;
 }
 
+// The names of events: Base 2.1 §5.1.2.1, a figure per type.
 std::string_view notice_name(std::uint8_t info) {
   switch (info) {
     case kNoticeNamespaceChanged:
-      return "Namespace Attribute Changed";
+      return "Attached Namespace Attribute Changed";
     case kNoticeFirmwareActivation:
       return "Firmware Activation Starting";
     case kNoticeTelemetry:
@@ -46,10 +47,22 @@ std::string_view notice_name(std::uint8_t info) {
       return "LBA Status Information Alert";
     case 0x06:
       return "Endurance Group Event Aggregate Log Page Change";
+    case 0x07:
+      return "Reachability Group Change";
+    case 0x08:
+      return "Reachability Association Change";
+    case 0x09:
+      return "Allocated Namespace Attribute Changed";
+    case 0xef:
+      return "Zone Descriptor Changed";
     case kNoticeDiscoveryChange:
       return "Discovery Log Page Change";
     case 0xf1:
       return "Host Discovery Log Page Change";
+    case 0xf2:
+      return "AVE Discovery Log Page Change";
+    case 0xf3:
+      return "Pull Model DDC Request";
     default:
       return "Unknown notice";
   }
@@ -84,6 +97,43 @@ std::string_view smart_event_name(std::uint8_t info) {
       return "Spare Below Threshold";
     default:
       return "Unknown health event";
+  }
+}
+
+std::string_view immediate_event_name(std::uint8_t info) {
+  switch (info) {
+    case 0x00:
+      return "NVM Subsystem Normal Shutdown";
+    case 0x01:
+      return "Temperature Threshold Hysteresis Recovery";
+    default:
+      return "Unknown immediate event";
+  }
+}
+
+std::string_view one_shot_event_name(std::uint8_t info) {
+  switch (info) {
+    case 0x00:
+      return "Controller Data Queue Tail Pointer";
+    case 0x01:
+      return "Controller Data Queue Full Error";
+    default:
+      return "Unknown one-shot event";
+  }
+}
+
+std::string_view io_command_event_name(std::uint8_t info) {
+  switch (info) {
+    case 0x00:
+      return "Reservation Log Page Available";
+    case 0x01:
+      return "Sanitize Operation Completed";
+    case 0x02:
+      return "Sanitize Operation Completed With Unexpected Deallocation";
+    case 0x03:
+      return "Sanitize Operation Entered Media Verification State";
+    default:
+      return "Unknown I/O command event";
   }
 }
 
@@ -369,11 +419,11 @@ std::string AsyncEvent::describe() const {
     case AsyncEventType::notice:
       return with(notice_name(info), "notice");
     case AsyncEventType::immediate:
-      return with("Normal NVM Subsystem Shutdown", "immediate");
+      return with(immediate_event_name(info), "immediate");
     case AsyncEventType::one_shot:
-      return with(fmt::format("event 0x{:02x}", info), "one-shot");
+      return with(one_shot_event_name(info), "one-shot");
     case AsyncEventType::io_command_set:
-      return with(fmt::format("event 0x{:02x}", info), "I/O command set");
+      return with(io_command_event_name(info), "I/O command specific");
     case AsyncEventType::vendor:
       return with(fmt::format("event 0x{:02x}", info), "vendor specific");
   }

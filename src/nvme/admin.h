@@ -1,6 +1,6 @@
 // Commands as submission queue entries: admin, NVM I/O, and what travels beside them (DSM ranges,
 // asynchronous events). A builder sets the command's own fields; the queue pair sets CID, PSDT and
-// the SGL. NVMe Base 2.1 §5, NVM Command Set 1.1 §3. Get Log Page is in log_pages.h, the fabrics
+// the SGL. NVMe Base 2.1 §5, NVM Command Set 1.2 §3. Get Log Page is in log_pages.h, the fabrics
 // commands in fabrics.h.
 #pragma once
 
@@ -127,7 +127,7 @@ Sqe write_zeroes_command(std::uint32_t nsid, std::uint64_t lba, std::uint32_t bl
 Sqe flush_command(std::uint32_t nsid);
 inline constexpr std::uint32_t kMaxCommandBlocks = 65536;
 
-/// Dataset Management. NVM 1.1 §3.3.3. `ranges` 1 to 256 (NVMF_CHECK), each 16 bytes of data.
+/// Dataset Management. NVM 1.2 §3.3.3. `ranges` 1 to 256 (NVMF_CHECK), each 16 bytes of data.
 inline constexpr std::size_t kDsmRangeBytes = 16;
 inline constexpr std::size_t kMaxDsmRanges = 256;
 Sqe dsm_command(std::uint32_t nsid, std::size_t ranges,
@@ -177,7 +177,7 @@ struct AsyncEvent {
 
   [[nodiscard]] std::uint32_t encode() const;
   static AsyncEvent decode(std::uint32_t dw0);
-  /// "Namespace Attribute Changed (notice, log page 0x04)".
+  /// "Attached Namespace Attribute Changed (notice, log page 0x04)".
   [[nodiscard]] std::string describe() const;
   friend constexpr bool operator==(const AsyncEvent&, const AsyncEvent&) = default;
 };

@@ -1,5 +1,5 @@
 // Submission and completion queue entries as values, and the opcodes this project knows.
-// NVMe Base 2.1 §4.1.1 (SQE), §4.2.1 (CQE), §5, §6; NVM Command Set 1.1 §3.
+// NVMe Base 2.1 §4.1 (SQE), §4.2 (CQE), §5, §6; NVM Command Set 1.2 §3.
 #pragma once
 
 #include <cstddef>
@@ -55,7 +55,7 @@ enum class FabricsType : std::uint8_t {
   disconnect = 0x08,
 };
 
-/// SGL descriptor, 16 bytes. NVMe/TCP 1.0 §3.3.2 uses two kinds: see sgl_type.
+/// SGL descriptor, 16 bytes. NVMe/TCP 1.0 §3.3.2 uses two kinds, in `type` below.
 struct Sgl {
   std::uint64_t address = 0;  // for in-capsule data: the offset, always 0 here
   std::uint32_t length_bytes = 0;
@@ -70,7 +70,9 @@ inline constexpr std::uint8_t kSglTransportDataBlock = 0x5a;  // transport data 
 /// A submission queue entry. Fields that a command does not define stay 0.
 struct Sqe {
   std::uint8_t opcode = 0;
-  std::uint8_t flags = 0;  // FUSE bits 1:0, PSDT bits 7:6; a qpair sets PSDT 01b
+  /// FUSE bits 1:0, PSDT bits 7:6. A qpair sets PSDT 01b, in fabrics commands too: for these Base
+  /// 2.2 §4.1.2 has 00b (no data) and 10b (data) only, but Linux's target wants 01b in all.
+  std::uint8_t flags = 0;
   std::uint16_t cid = 0;   // set by the qpair
   std::uint32_t nsid = 0;  // for fabrics commands: FCTYPE in the low byte
   std::uint32_t cdw2 = 0;

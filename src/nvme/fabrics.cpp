@@ -28,13 +28,7 @@ Result<std::string> load_nqn(std::span<const std::byte> in, std::size_t offset,
   if (std::ranges::find(field, std::byte{0}) == field.end()) {
     return fail(fmt::format("The {} in the Connect data is not ended by a NUL", name), EPROTO);
   }
-  // Not load_text(): it would drop spaces at the end, and a name with one is another name.
-  std::string nqn;
-  for (const std::byte b : field) {
-    if (b == std::byte{0}) break;
-    nqn.push_back(static_cast<char>(b));
-  }
-  return nqn;
+  return load_text(field, '\0');
 }
 
 // Reads and writes bit fields of a register, from the lowest bit up.
@@ -61,7 +55,8 @@ constexpr ConnectField kSqeFields[] = {
     {kConnectSqeQid, kConnectSqeSqsize, "the queue identifier (QID)"},
     {kConnectSqeSqsize, kConnectSqeCattr, "the queue size (SQSIZE)"},
     {kConnectSqeCattr, 47, "the connect attributes (CATTR)"},
-    {kConnectSqeKato, 52, "the keep alive timeout (KATO)"},
+    {kConnectSqeKato, kConnectSqeNvmsetid, "the keep alive timeout (KATO)"},
+    {kConnectSqeNvmsetid, 54, "the NVM set identifier (NVMSETID)"},
 };
 constexpr ConnectField kDataFields[] = {
     {kConnectDataHostid, kConnectDataCntlid, "the host identifier (HOSTID)"},

@@ -82,6 +82,7 @@ inline constexpr std::uint16_t kConnectSqeQid = 42;
 inline constexpr std::uint16_t kConnectSqeSqsize = 44;
 inline constexpr std::uint16_t kConnectSqeCattr = 46;
 inline constexpr std::uint16_t kConnectSqeKato = 48;
+inline constexpr std::uint16_t kConnectSqeNvmsetid = 52;
 inline constexpr std::uint16_t kConnectDataHostid = 0;
 inline constexpr std::uint16_t kConnectDataCntlid = 16;
 inline constexpr std::uint16_t kConnectDataSubnqn = 256;

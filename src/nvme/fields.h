@@ -56,8 +56,8 @@ class FieldReader {
     const std::byte* p = at(offset, 3);
     field = load_le16(p) | static_cast<std::uint32_t>(load_u8(p + 2)) << 16;
   }
-  void text(std::size_t offset, std::size_t width, char /*pad*/, std::string& field) const {
-    field = load_text({at(offset, width), width});
+  void text(std::size_t offset, std::size_t width, char pad, std::string& field) const {
+    field = load_text({at(offset, width), width}, pad);
   }
 
  private:

@@ -263,13 +263,13 @@ std::string_view take_descriptor(std::uint8_t type, std::span<const std::byte> n
 
 }  // namespace
 
-std::string load_text(std::span<const std::byte> field) {
+std::string load_text(std::span<const std::byte> field, char pad) {
   std::string text;
   for (const std::byte b : field) {
     if (b == std::byte{0}) break;
     text.push_back(static_cast<char>(b));
   }
-  while (!text.empty() && text.back() == ' ') text.pop_back();
+  while (pad == ' ' && !text.empty() && text.back() == ' ') text.pop_back();
   return text;
 }
 
@@ -302,7 +302,7 @@ IdentifyController IdentifyController::decode(std::span<const std::byte> in) {
 }
 
 std::size_t IdentifyNamespace::format_index() const {
-  // Bits 6:5 are to be ignored where there are at most 16 formats. NVM 1.1 §4.1.5.1.
+  // Bits 6:5 are to be ignored where there are at most 16 formats. NVM 1.2 §4.1.5.1.
   const std::size_t low = flbas & 0x0fu;
   const std::size_t high = static_cast<std::size_t>(flbas >> 1) & 0x30u;
   return nlbaf + nulbaf > 15 ? low | high : low;

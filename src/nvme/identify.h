@@ -4,7 +4,7 @@
 // Any bytes decode to a value: nothing is judged here, a field may hold what the specification
 // forbids and whoever uses it checks it. encode() writes every byte of its output: what a structure
 // does not name becomes 0. decode() needs a span of at least the structure's size (NVMF_CHECK).
-// NVMe Base 2.1 §5.1.13 (Identify), NVM Command Set 1.1 §4.1.5.
+// NVMe Base 2.1 §5.1.13 (Identify), NVM Command Set 1.2 §4.1.5.
 #pragma once
 
 #include <array>
@@ -87,7 +87,8 @@ inline constexpr std::uint8_t kLpaSmartPerNamespace = 1u << 0;
 inline constexpr std::uint8_t kLpaEffects = 1u << 1;
 inline constexpr std::uint8_t kLpaExtendedData = 1u << 2;  // NUMDU and offset in Get Log Page
 inline constexpr std::uint8_t kLpaSupportedPages = 1u << 5;
-/// ONCS.
+/// ONCS. Of a command that has limits in IdentifyNvmController the bit says that these are advice;
+/// without it a limit other than 0 binds, and says that the command is there. NVM 1.2 §4.1.5.4.
 inline constexpr std::uint16_t kOncsCompare = 1u << 0;
 inline constexpr std::uint16_t kOncsWriteUncorrectable = 1u << 1;
 inline constexpr std::uint16_t kOncsDsm = 1u << 2;
@@ -200,7 +201,7 @@ struct IdentifyController {
   std::uint32_t anagrpmax = 0;
   std::uint32_t nanagrpid = 0;
   std::uint32_t pels = 0;
-  std::uint16_t domainid = 0;
+  std::uint16_t domainid = 0;  // DID in Base 2.1
   Uint128 megcap;
   std::uint16_t cqt = 0;  // command quiesce time, bytes 387:386, milliseconds; 0: not reported
   std::uint8_t sqes = 0;  // bits 3:0 the smallest, 7:4 the largest; a power of two
@@ -216,7 +217,7 @@ struct IdentifyController {
   std::uint8_t icsvscc = 0;
   std::uint8_t nwpc = 0;
   std::uint16_t acwu = 0;
-  std::uint16_t ocfs = 0;
+  std::uint16_t ocfs = 0;  // copy descriptor formats, CDFS in Base 2.1
   std::uint32_t sgls = 0;
   std::uint32_t mnan = 0;
   Uint128 maxdna;
@@ -259,7 +260,9 @@ inline constexpr std::uint8_t kNsfeatThin = 1u << 0;
 inline constexpr std::uint8_t kNsfeatAtomic = 1u << 1;
 inline constexpr std::uint8_t kNsfeatDeallocatedError = 1u << 2;
 inline constexpr std::uint8_t kNsfeatUidReuse = 1u << 3;  // NGUID and EUI64 are never reused
-inline constexpr std::uint8_t kNsfeatOptimal = 1u << 4;   // NPWG, NPWA, NPDG, NPDA, NOWS hold
+/// OPTPERF, bits 5:4. With bit 4 NPWG, NPWA, NPDG, NPDA and NOWS hold. In NVM 1.2 bit 5 without it
+/// says that all of these but NPDG do, so who looks at bit 4 alone only misses advice.
+inline constexpr std::uint8_t kNsfeatOptimal = 1u << 4;
 /// NMIC.
 inline constexpr std::uint8_t kNmicShared = 1u << 0;
 /// DLFEAT: bits 2:0 what a deallocated block reads as, bit 3 Write Zeroes takes DEAC.
@@ -350,8 +353,9 @@ struct NamespaceDescriptors {
   friend bool operator==(const NamespaceDescriptors&, const NamespaceDescriptors&) = default;
 };
 
-/// CNS 06h, CSI 00h: limits of the NVM command set that MDTS does not give. NVM 1.1 §4.1.5.4.
+/// CNS 06h, CSI 00h: limits of the NVM command set that MDTS does not give. NVM 1.2 §4.1.5.4.
 struct IdentifyNvmController {
+  // As the limits are with the bits in ONCS set; what they are without is said at ONCS above.
   std::uint8_t vsl = 0;     // Verify: power of two in units of the minimum page, 0: no limit
   std::uint8_t wzsl = 0;    // Write Zeroes, likewise
   std::uint8_t wusl = 0;    // Write Uncorrectable, likewise
@@ -359,7 +363,7 @@ struct IdentifyNvmController {
   std::uint32_t dmrsl = 0;  // Dataset Management: blocks in a range, 0: no limit
   std::uint64_t dmsl = 0;   // Dataset Management: blocks in a command, 0: no limit
   std::uint8_t kpiocap = 0;
-  std::uint8_t wzdsl = 0;  // Write Zeroes with deallocate: as WZSL
+  std::uint8_t wzdsl = 0;  // Write Zeroes with DEAC: instead of WZSL, 0: WZSL holds for it too
   std::uint16_t aocs = 0;
   std::uint32_t ver = 0;
 
@@ -368,7 +372,7 @@ struct IdentifyNvmController {
   friend bool operator==(const IdentifyNvmController&, const IdentifyNvmController&) = default;
 };
 
-/// CNS 05h, CSI 00h: what the NVM command set adds to a namespace. NVM 1.1 §4.1.5.3.
+/// CNS 05h, CSI 00h: what the NVM command set adds to a namespace. NVM 1.2 §4.1.5.3.
 struct IdentifyNvmNamespace {
   std::uint64_t lbstm = 0;
   std::uint8_t pic = 0;
@@ -405,8 +409,9 @@ std::vector<std::uint64_t> decode_command_sets(std::span<const std::byte> in);
 void encode_command_sets(std::span<const std::uint64_t> combinations,
                          std::span<std::byte, kIdentifyBytes> out);
 
-/// Text in a fixed field: characters up to the first NUL, without spaces at the end.
-std::string load_text(std::span<const std::byte> field);
+/// Text in a fixed field: characters up to the first NUL, without spaces at the end where these
+/// are the padding. (In a name that is ended by a NUL they are part of it.)
+std::string load_text(std::span<const std::byte> field, char pad);
 /// Writes text cut at the field's end, then `pad` (spaces for SN, MN, FR, NUL for an NQN).
 void store_text(std::span<std::byte> field, std::string_view text, char pad);
 

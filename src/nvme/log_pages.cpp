@@ -249,8 +249,8 @@ DiscoveryEntry DiscoveryEntry::decode(std::span<const std::byte> in) {
 
 std::string_view transport_name(TransportType type) {
   switch (type) {
-    case TransportType::pcie:
-      return "pcie";
+    case TransportType::not_indicated:
+      break;
     case TransportType::rdma:
       return "rdma";
     case TransportType::fibre_channel:
@@ -276,7 +276,7 @@ std::string_view address_family_name(AddressFamily family) {
     case AddressFamily::fc:
       return "fibre-channel";
     case AddressFamily::loop:
-      return "loop";
+      break;
   }
   return "unrecognized";
 }

@@ -90,7 +90,7 @@ struct SmartLog {
   Uint128 controller_busy_time;  // minutes
   Uint128 power_cycles;
   Uint128 power_on_hours;
-  Uint128 unsafe_shutdowns;
+  Uint128 unsafe_shutdowns;  // Base 2.1 calls them Unexpected Power Losses
   Uint128 media_errors;
   Uint128 num_err_log_entries;
   std::uint32_t warning_temp_time = 0;         // minutes
@@ -115,7 +115,8 @@ struct FirmwareSlots {
   friend bool operator==(const FirmwareSlots&, const FirmwareSlots&) = default;
 };
 
-/// Changed Namespace List, 4096 bytes: identifiers, or "too many: look at all of them".
+/// Changed Attached Namespace List (before Base 2.1: Changed Namespace List), 4096 bytes:
+/// identifiers, or "too many: look at all of them".
 inline constexpr std::size_t kChangedNamespacesBytes = 4096;
 struct ChangedNamespaces {
   bool overflow = false;  // the first entry was FFFFFFFFh
@@ -171,7 +172,7 @@ struct DiscoveryHeader {
 };
 
 enum class TransportType : std::uint8_t {
-  pcie = 0,
+  not_indicated = 0,
   rdma = 1,
   fibre_channel = 2,
   tcp = 3,
@@ -190,7 +191,7 @@ inline constexpr std::uint16_t kEflagsDuplicate = 1u << 0;  // same as another p
 inline constexpr std::uint16_t kEflagsPersistent = 1u
                                                    << 1;  // EPCSD: explicit persistent connections
 inline constexpr std::uint16_t kEflagsNoCdc = 1u << 2;
-/// SECTYPE of TCP, byte 0 of TSAS. NVMe/TCP 1.0 §3.1.
+/// SECTYPE of TCP, byte 0 of TSAS. NVMe/TCP 1.0 §3.6.1.1.
 inline constexpr std::uint8_t kSectypeNone = 0;
 inline constexpr std::uint8_t kSectypeTls12 = 1;
 inline constexpr std::uint8_t kSectypeTls13 = 2;

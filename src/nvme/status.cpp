@@ -12,7 +12,7 @@ struct CodeName {
   std::string_view name;
 };
 
-// SCT 0h: Base 2.1 §4.2.3.1, NVM 1.1 §3.2 (80h and above).
+// SCT 0h: Base 2.1 §4.2.3.1, NVM 1.2 §3.1.2.
 constexpr CodeName kGeneric[] = {
     {0x00, "Successful Completion"},
     {0x01, "Invalid Command Opcode"},
@@ -130,19 +130,18 @@ constexpr CodeName kCommandSpecific[] = {
     {0x3b, "Controller Data Queue Full"},
 };
 
-// SCT 1h from 80h, fabrics commands: Base 2.1 §6.
+// SCT 1h from 80h, fabrics commands: Base 2.1 §4.2.3.2, the figure for them.
+constexpr std::uint8_t kDiscoverRestart = 0x90;
+constexpr std::uint8_t kAuthenticationRequired = 0x91;
 constexpr CodeName kFabrics[] = {
-    {0x80, "Connect Incompatible Format"},
-    {0x81, "Connect Controller Busy"},
-    {0x82, "Connect Invalid Parameters"},
-    {0x83, "Connect Restart Discovery"},
-    {0x84, "Connect Invalid Host"},
-    {0x85, "Invalid Queue Type"},
-    {0x90, "Discover Restart"},
-    {0x91, "Authentication Required"},
+    {0x80, "Incompatible Format"},          {0x81, "Controller Busy"},
+    {0x82, "Connect Invalid Parameters"},   {0x83, "Connect Restart Discovery"},
+    {0x84, "Connect Invalid Host"},         {0x85, "Invalid Queue Type"},
+    {kDiscoverRestart, "Discover Restart"}, {kAuthenticationRequired, "Authentication Required"},
 };
 
-// SCT 1h from 80h, NVM and zoned commands: NVM 1.1 §3.2, ZNS 1.1 §3.2.
+// SCT 1h from 80h, NVM and zoned commands: Base 2.1 §4.2.3.2, NVM 1.2 §3.1.2. The codes of
+// computational programs, 8Ah to 9Bh, are left out: there are none without that command set.
 constexpr CodeName kNvm[] = {
     {0x80, "Conflicting Attributes"},
     {0x81, "Invalid Protection Information"},
@@ -154,6 +153,7 @@ constexpr CodeName kNvm[] = {
     {0x87, "Overlapping I/O Range"},
     {0x88, "Namespace Not Reachable"},
     {0x89, "Insufficient Resources"},
+    {0x9c, "Successful Media Verification Read"},
     {0xb8, "Zone Boundary Error"},
     {0xb9, "Zone Is Full"},
     {0xba, "Zone Is Read Only"},
@@ -199,13 +199,16 @@ std::string_view find(std::span<const CodeName> names, std::uint8_t code,
 std::string_view command_specific_name(std::uint8_t code, StatusContext context) {
   constexpr std::string_view kUnknown = "Unknown Command Specific Status";
   if (code >= 0xc0) return "Vendor Specific Command Status";
+  if (code >= 0x70 && code < 0x80) return "Directive Specific Status";
   if (code < 0x80) return find(kCommandSpecific, code, kUnknown);
-  // From 80h on the same number means one thing for a fabrics command and another for I/O. Get Log
-  // Page of a discovery controller and the refusal of what needs authentication come back on the
-  // admin queue with the fabrics' meaning.
-  if (context == StatusContext::nvm) return find(kNvm, code, kUnknown);
-  if (context == StatusContext::fabrics) return find(kFabrics, code, kUnknown);
-  return find(kFabrics, code, find(kNvm, code, kUnknown));
+  // From 80h on the same number means one thing for Connect and Disconnect and another for all
+  // other commands (Format NVM has 82h too). Two of the fabrics' codes are for those others: Get
+  // Log Page's Discover Restart, and Authentication Required, which any command may get.
+  const bool fabrics = context == StatusContext::fabrics || code == kDiscoverRestart ||
+                       code == kAuthenticationRequired;
+  if (!fabrics) return find(kNvm, code, kUnknown);
+  if (code >= 0xb0) return "Transport Specific Status";
+  return find(kFabrics, code, kUnknown);
 }
 
 }  // namespace

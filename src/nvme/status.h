@@ -57,7 +57,7 @@ enum class StatusCode : std::uint16_t {
   feature_not_changeable = 0x10e,
   feature_not_namespace_specific = 0x10f,
   invalid_controller_id = 0x11f,
-  // command specific, fabrics (Base 2.1 §6)
+  // command specific, fabrics (Base 2.1 §4.2.3.2)
   connect_incompatible_format = 0x180,
   connect_controller_busy = 0x181,
   connect_invalid_parameters = 0x182,
@@ -116,7 +116,8 @@ struct Status {
   friend constexpr bool operator==(const Status&, const Status&) = default;
 };
 
-/// What kind of command a status belongs to: command specific codes mean different things.
+/// What kind of command a status belongs to: command specific codes mean different things. fabrics
+/// is for commands of opcode 7Fh only, also on the admin queue.
 enum class StatusContext : std::uint8_t { admin, fabrics, nvm };
 
 /// The specification's name of a status in words, such as "LBA Out of Range"; never empty.

@@ -110,11 +110,21 @@ TEST(AsyncEvent, BitsAndWords) {
   EXPECT_EQ(
       changed,
       (AsyncEvent{.type = AsyncEventType::notice, .info = kNoticeNamespaceChanged, .log_page = 4}));
-  EXPECT_EQ(changed.describe(), "Namespace Attribute Changed (notice, log page 0x04)");
+  EXPECT_EQ(changed.describe(), "Attached Namespace Attribute Changed (notice, log page 0x04)");
   EXPECT_EQ(AsyncEvent::decode(0x0070f002).describe(),
             "Discovery Log Page Change (notice, log page 0x70)");
   EXPECT_EQ(AsyncEvent::decode(0x00020101).describe(),
             "Temperature Threshold (health, log page 0x02)");
+  EXPECT_EQ(AsyncEvent::decode(0x0000f302).describe(),
+            "Pull Model DDC Request (notice, log page 0x00)");
+  EXPECT_EQ(AsyncEvent::decode(0x00000003).describe(),
+            "NVM Subsystem Normal Shutdown (immediate, log page 0x00)");
+  EXPECT_EQ(AsyncEvent::decode(0x00000103).describe(),
+            "Temperature Threshold Hysteresis Recovery (immediate, log page 0x00)");
+  EXPECT_EQ(AsyncEvent::decode(0x00000104).describe(),
+            "Controller Data Queue Full Error (one-shot, log page 0x00)");
+  EXPECT_EQ(AsyncEvent::decode(0x00810106).describe(),
+            "Sanitize Operation Completed (I/O command specific, log page 0x81)");
   for (std::uint32_t dw0 = 0; dw0 < 8; ++dw0) {
     EXPECT_FALSE(AsyncEvent::decode(dw0).describe().empty());
     EXPECT_EQ(AsyncEvent::decode(dw0 | 0x00a5c300).encode(), dw0 | 0x00a5c300);

@@ -84,6 +84,8 @@ TEST(Connect, InvalidParameterInWords) {
   EXPECT_EQ(words(0x00010010), "the controller identifier (CNTLID), byte 16 of the Connect data");
   EXPECT_EQ(words(44), "the queue size (SQSIZE), byte 44 of the Connect command");
   EXPECT_EQ(words(42), "the queue identifier (QID), byte 42 of the Connect command");
+  EXPECT_EQ(words(52), "the NVM set identifier (NVMSETID), byte 52 of the Connect command");
+  EXPECT_THAT(words(47), HasSubstr("a reserved field"));
   EXPECT_THAT(words(0x000103ff), HasSubstr("a reserved field"));
   EXPECT_EQ((ConnectInvalidParameter{.in_data = true, .offset = kConnectDataHostnqn}.encode()),
             0x00010200u);

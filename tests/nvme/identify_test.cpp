@@ -205,7 +205,7 @@ TEST(IdentifyController, MaxTransfer) {
   EXPECT_FALSE(id.max_transfer_bytes(15).has_value());
 }
 
-// NVM Command Set 1.1 §4.1.5.1.
+// NVM Command Set 1.2 §4.1.5.1.
 Bytes namespace_bytes() {
   return Bytes(4096)
       .put(0, {1, 0, 0, 0, 0, 0, 0, 0x10, 2, 0, 0, 0, 0, 0, 0, 0x20, 3, 0, 0, 0, 0, 0, 0, 0x30})

@@ -151,7 +151,7 @@ TEST(Discovery, EntryBothWays) {
   const Bytes golden = Bytes(1024)
                            .put(0, {3, 2, 2, 4, 1, 0, 0xff, 0xff, 32, 0, 3, 0})
                            .text(32, 32, "4420", ' ')
-                           .text(256, 256, "nqn.2024-01.org.example:disk", '\0')
+                           .text(256, 256, "nqn.2024-01.org.example:disk ", '\0')
                            .text(512, 256, "fe80::1", ' ')
                            .put(768, {2});
   const auto entry = DiscoveryEntry::decode(golden.span());
@@ -164,7 +164,7 @@ TEST(Discovery, EntryBothWays) {
                                    .asqsz = 32,
                                    .eflags = kEflagsDuplicate | kEflagsPersistent,
                                    .trsvcid = "4420",
-                                   .subnqn = "nqn.2024-01.org.example:disk",
+                                   .subnqn = "nqn.2024-01.org.example:disk ",  // NUL ends it
                                    .traddr = "fe80::1",
                                    .sectype = kSectypeTls13}));
   EXPECT_EQ(encoded<1024>(entry), golden.vector());
@@ -172,7 +172,15 @@ TEST(Discovery, EntryBothWays) {
   EXPECT_EQ(DiscoveryEntry::decode(Bytes(1024).text(32, 32, "8009", '\0').span()).trsvcid, "8009");
 }
 
+// Each as nvme-cli 2.3 prints it, which knows no name for 0 nor for a loop address.
 TEST(Discovery, Names) {
+  EXPECT_EQ(transport_name(static_cast<TransportType>(0)), "unrecognized");
+  EXPECT_EQ(transport_name(static_cast<TransportType>(1)), "rdma");
+  EXPECT_EQ(transport_name(static_cast<TransportType>(2)), "fc");
+  EXPECT_EQ(transport_name(static_cast<TransportType>(254)), "loop");
+  EXPECT_EQ(address_family_name(static_cast<AddressFamily>(0)), "pci");
+  EXPECT_EQ(address_family_name(static_cast<AddressFamily>(4)), "fibre-channel");
+  EXPECT_EQ(address_family_name(static_cast<AddressFamily>(254)), "unrecognized");
   EXPECT_EQ(transport_name(TransportType::tcp), "tcp");
   EXPECT_EQ(transport_name(static_cast<TransportType>(99)), "unrecognized");
   EXPECT_EQ(address_family_name(AddressFamily::ipv6), "ipv6");

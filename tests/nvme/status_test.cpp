@@ -26,6 +26,28 @@ TEST(Status, CommandSpecificCodesDependOnTheCommand) {
             "Authentication Required");
 }
 
+// Base 2.1 §4.2.3.2: the figures of the codes from 80h on.
+TEST(Status, CommandSpecificNames) {
+  const auto name = [](unsigned sc, StatusContext context) {
+    return status_name(static_cast<StatusCode>(0x100 | sc), context);
+  };
+  using enum StatusContext;
+  EXPECT_EQ(name(0x80, fabrics), "Incompatible Format");
+  EXPECT_EQ(name(0x81, fabrics), "Controller Busy");
+  EXPECT_EQ(name(0x83, fabrics), "Connect Restart Discovery");
+  EXPECT_EQ(name(0x84, fabrics), "Connect Invalid Host");
+  EXPECT_EQ(name(0x85, fabrics), "Invalid Queue Type");
+  EXPECT_EQ(name(0xb0, fabrics), "Transport Specific Status");
+  EXPECT_EQ(name(0x82, admin), "Attempted Write to Read Only Range");  // Format NVM
+  EXPECT_EQ(name(0x90, admin), "Discover Restart");                    // Get Log Page
+  EXPECT_EQ(name(0x91, nvm), "Authentication Required");               // any command
+  EXPECT_EQ(name(0x84, nvm), "Invalid Command ID");
+  EXPECT_EQ(name(0x9c, nvm), "Successful Media Verification Read");
+  EXPECT_EQ(name(0xb8, nvm), "Zone Boundary Error");
+  EXPECT_EQ(name(0x70, admin), "Directive Specific Status");
+  EXPECT_EQ(name(0x3b, admin), "Controller Data Queue Full");
+}
+
 TEST(Status, EveryStatusHasAName) {
   for (unsigned sct = 0; sct < 8; ++sct) {
     for (unsigned sc = 0; sc < 256; ++sc) {
