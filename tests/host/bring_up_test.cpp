@@ -4,9 +4,6 @@
 #include <gmock/gmock.h>
 
 #include "host/fixture.h"
-#include "nvme/endian.h"
-#include "tcp/raw_peer.h"
-#include "transport/tcp/pdu.h"
 
 namespace nvmf::test {
 namespace {

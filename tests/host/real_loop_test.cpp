@@ -1,0 +1,234 @@
+// The host on real reactors, each on a thread of its own, against the project's own target over
+// loopback: on io_uring and on epoll. Built with the thread sanitizer this is the proof that queues
+// and devices stay on their threads.
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "controller/target.h"
+#include "host/subsystem.h"
+#include "io/reactor_pool.h"
+#include "sim/byte_user.h"
+
+namespace nvmf::test {
+namespace {
+
+constexpr const char* kNqn = "nqn.2024-01.org.example:real";
+constexpr std::size_t kReactors = 3;
+constexpr std::uint64_t kRegionBytes = 8 << 20;
+
+/// A target on a thread of its own.
+class TargetThread {
+ public:
+  explicit TargetThread(io::BackendKind backend) {
+    reactor_ = *io::make_reactor({.backend = backend});
+    controller::TargetConfig config;
+    auto& subsystem = config.subsystems.emplace_back();
+    subsystem.nqn = kNqn;
+    subsystem.namespaces.push_back(
+        {.kind = controller::NamespaceConfig::Kind::memory, .size_bytes = 64 << 20});
+    auto target = controller::Target::create(*reactor_, std::move(config));
+    EXPECT_TRUE(target) << target.error().message;
+    target_ = std::move(*target);
+    transport::Endpoint at;
+    at.host = "127.0.0.1";
+    port = target_->listen(at)->port;
+    thread_ = std::thread([this] {
+      reactor_->run();
+      target_.reset();
+      reactor_->end();
+    });
+  }
+  ~TargetThread() {
+    stop();
+    thread_.join();
+  }
+  /// From any thread.
+  void stop() {
+    if (stopping_.exchange(true)) return;
+    reactor_->post([this] { target_->stop([this](Result<void>) { reactor_->stop(); }); });
+  }
+  std::uint16_t port = 0;
+
+ private:
+  std::unique_ptr<io::Reactor> reactor_;
+  std::unique_ptr<controller::Target> target_;
+  std::thread thread_;
+  std::atomic<bool> stopping_{false};
+};
+
+/// One reactor's work: writes its own part of the namespace, reads it back, compares.
+class Worker {
+ public:
+  static constexpr std::size_t kDepth = 16;
+  static constexpr std::uint64_t kPieceBytes = 256 * 1024;
+
+  Worker(host::BlockDevice& device, std::uint64_t start, std::function<void()> done)
+      : device_(device), start_(start), done_(std::move(done)) {
+    data_ = sim::pattern(kRegionBytes, start + 1);
+    back_.resize(kRegionBytes);
+    for (Slot& s : slots_) s.worker = this;
+  }
+  void begin() {
+    for (Slot& s : slots_) next(s);
+  }
+  [[nodiscard]] bool verified() const {
+    return std::memcmp(&data_[0], &back_[0], kRegionBytes) == 0;
+  }
+  std::size_t errors = 0;
+  std::size_t completed = 0;
+
+ private:
+  struct Slot : host::BlockRequest {
+    Worker* worker = nullptr;
+    bool busy = false;
+  };
+  void next(Slot& s) {
+    const std::uint64_t pieces = kRegionBytes / kPieceBytes;
+    if (at_ == pieces && !reading_ && in_flight_ == 0 && errors == 0) {
+      reading_ = true;
+      at_ = 0;
+      for (Slot& other : slots_) next(other);
+      return;
+    }
+    if (at_ == pieces || errors != 0) {
+      if (in_flight_ == 0 && (reading_ || errors != 0) && done_) std::exchange(done_, {})();
+      return;
+    }
+    if (s.busy) return;
+    const std::uint64_t offset = at_++ * kPieceBytes;
+    s.op = reading_ ? host::BlockOp::read : host::BlockOp::write;
+    s.offset_bytes = start_ + offset;
+    s.length_bytes = kPieceBytes;
+    s.data = (reading_ ? back_.data() : data_.data()) + offset;
+    s.complete = [](host::BlockRequest& r) {
+      Slot& slot = static_cast<Slot&>(r);
+      slot.busy = false;
+      --slot.worker->in_flight_;
+      ++slot.worker->completed;
+      if (r.error != 0) ++slot.worker->errors;
+      slot.worker->next(slot);
+    };
+    s.busy = true;
+    ++in_flight_;
+    device_.submit(s);
+  }
+
+  host::BlockDevice& device_;
+  std::uint64_t start_;
+  std::function<void()> done_;
+  std::vector<std::byte> data_;
+  std::vector<std::byte> back_;
+  Slot slots_[kDepth];
+  std::uint64_t at_ = 0;
+  std::size_t in_flight_ = 0;
+  bool reading_ = false;
+};
+
+class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::SubsystemEvents {
+ protected:
+  void SetUp() override {
+    auto pool = io::ReactorPool::make(kReactors, {.backend = GetParam()});
+    if (!pool) GTEST_SKIP() << pool.error().message;
+    pool_ = std::move(*pool);
+    target_ = std::make_unique<TargetThread>(GetParam());
+    params_.traddr = "127.0.0.1";
+    params_.port = target_->port;
+    params_.subnqn = kNqn;
+    params_.hostnqn = "nqn.2024-01.org.example:host";
+    params_.hostid[0] = std::byte{1};
+    params_.nr_io_queues = kReactors;
+  }
+  void TearDown() override {
+    if (pool_) pool_->join();
+    subsystem_.reset();
+  }
+  void run() {
+    std::vector<transport::Loop*> loops;
+    for (std::size_t i = 0; i < kReactors; ++i) loops.push_back(&pool_->at(i));
+    subsystem_ = std::make_unique<host::RemoteSubsystem>(params_, loops, *this);
+    pool_->at(0).post([this] { subsystem_->start(); });
+    const auto ran = pool_->run();
+    EXPECT_TRUE(ran);
+    pool_->join();
+  }
+  void on_live() override {
+    live_ = true;
+    for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
+      workers_.push_back(
+          std::make_unique<Worker>(*subsystem_->device(r, 1), r * kRegionBytes, [this] {
+            pool_->at(0).post([this] {
+              if (++finished_ == workers_.size()) all_finished();
+            });
+          }));
+    }
+    for (std::size_t r = 0; r < workers_.size(); ++r) {
+      pool_->at(r).post([w = workers_[r].get()] { w->begin(); });
+    }
+    if (when_live_) when_live_();
+  }
+  void all_finished() {
+    subsystem_->stop();
+    if (ended_) pool_->stop();
+  }
+  void on_ended(const Error& reason) override {
+    ended_ = reason;
+    if (finished_ == workers_.size()) pool_->stop();
+  }
+
+  std::unique_ptr<io::ReactorPool> pool_;
+  std::unique_ptr<TargetThread> target_;
+  host::ConnectParams params_;
+  std::unique_ptr<host::RemoteSubsystem> subsystem_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::function<void()> when_live_;
+  std::size_t finished_ = 0;
+  bool live_ = false;
+  std::optional<Error> ended_;
+};
+
+TEST_P(RealLoop, SeveralReactorsWriteAndReadBack) {
+  params_.header_digest = params_.data_digest = true;
+  run();
+  ASSERT_TRUE(live_) << ended_->message;
+  EXPECT_EQ(ended_->code, 0) << ended_->message;
+  ASSERT_EQ(workers_.size(), kReactors);
+  for (const auto& w : workers_) {
+    EXPECT_EQ(w->errors, 0u);
+    EXPECT_TRUE(w->verified());
+  }
+}
+
+TEST_P(RealLoop, TargetGoesWhileAllReactorsAreBusy) {
+  when_live_ = [this] { target_->stop(); };
+  run();
+  ASSERT_TRUE(live_);
+  for (const auto& w : workers_) EXPECT_TRUE(w->errors != 0 || w->verified());
+}
+
+TEST_P(RealLoop, StopWhileAllReactorsAreBusy) {
+  when_live_ = [this] { subsystem_->stop(); };
+  run();
+  ASSERT_TRUE(live_);
+  EXPECT_EQ(ended_->code, 0);
+}
+
+TEST_P(RealLoop, NobodyListens) {
+  target_.reset();
+  run();
+  EXPECT_FALSE(live_);
+  EXPECT_THAT(ended_->message, testing::HasSubstr("cannot connect to"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RealLoop,
+                         testing::Values(io::BackendKind::epoll, io::BackendKind::io_uring),
+                         [](const auto& info) {
+                           return info.param == io::BackendKind::epoll ? "epoll" : "io_uring";
+                         });
+
+}  // namespace
+}  // namespace nvmf::test
