@@ -9,8 +9,9 @@
 namespace nvmf::tcp {
 namespace {
 
-constexpr std::uint8_t kPsdtMask = 0xc0;
-constexpr std::uint8_t kPsdtSgl = 0x40;
+constexpr std::uint8_t kPsdtShift = 6;
+constexpr std::uint8_t kPsdtSgl = 1;
+constexpr std::uint8_t kPsdtSglMetadataSgl = 2;
 constexpr std::uint32_t kOffsetFlags = 1;
 constexpr std::uint32_t kOffsetCccid = 8;
 constexpr std::uint32_t kOffsetTtag = 10;
@@ -136,7 +137,12 @@ std::expected<std::byte*, PduError> ControllerQpair::on_capsule_cmd(const PduVie
 /// §3.3.2: one descriptor, of one of two kinds.
 nvme::Status ControllerQpair::check_sgl(const Slot& slot, std::uint32_t in_capsule_bytes) const {
   const nvme::Sqe& sqe = slot.command.sqe;
-  if ((sqe.flags & kPsdtMask) != kPsdtSgl) return {nvme::StatusCode::invalid_field, true};
+  // Base 2.2 §4.1.1: SGLs only. Fabrics commands have a PSDT of their own (§4.1.2), which hosts
+  // fill in either way.
+  const unsigned psdt = sqe.flags >> kPsdtShift;
+  if (!sqe.is_fabrics() && psdt != kPsdtSgl && psdt != kPsdtSglMetadataSgl) {
+    return {nvme::StatusCode::invalid_field, true};
+  }
   const bool none = sqe.sgl.length_bytes == 0 && in_capsule_bytes == 0;
   switch (sqe.sgl.type) {
     case nvme::kSglDataBlockOffset:
