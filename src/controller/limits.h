@@ -52,6 +52,8 @@ inline constexpr std::uint32_t kKeepAliveUnitMs = 100;
 
 /// A connection must have sent ICReq and a good Connect by then.
 inline constexpr std::chrono::seconds kHandshakeTimeout{10};
+/// After a Disconnect command the host is to close the connection.
+inline constexpr std::chrono::seconds kDisconnectLinger{1};
 /// A controller that is not enabled (not yet, disabled, or shut down) is kept this long, so that
 /// its host can read CSTS; the specification suggests two minutes for associations without use.
 inline constexpr std::chrono::seconds kIdleControllerTimeout{120};

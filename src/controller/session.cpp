@@ -24,10 +24,11 @@ constexpr std::array<std::byte, 4096> kZeroes{};
 }  // namespace
 
 Session::Session(Target& target, std::uint16_t port_id)
-    : target_(target), port_id_(port_id), handshake_(target.loop().timers(), [this] {
+    : target_(target), port_id_(port_id), timer_(target.loop().timers(), [this] {
+        if (disconnecting_) return qpair_->finish();
         end(Error{"No good Connect command came in time", ETIMEDOUT});
       }) {
-  handshake_.arm(target.loop().now() + kHandshakeTimeout);
+  timer_.arm(target.loop().now() + kHandshakeTimeout);
 }
 
 Session::~Session() = default;
@@ -55,13 +56,13 @@ void Session::end(const Error& reason) {
 
 void Session::disconnect() {
   disconnecting_ = true;
-  qpair_->finish();
+  timer_.arm(target_.loop().now() + kDisconnectLinger);
 }
 
 void Session::become(Controller& controller, std::uint16_t qid, std::uint32_t queue_entries,
                      std::uint32_t in_capsule_bytes, bool sq_flow_control) {
   NVMF_CHECK(controller_ == nullptr);
-  handshake_.cancel();
+  timer_.cancel();
   controller_ = &controller;
   qid_ = qid;
   qpair_->open_queue(queue_entries, in_capsule_bytes, sq_flow_control);
@@ -81,6 +82,8 @@ void Session::io_idle() {
 
 void Session::on_command(transport::ControllerCommand& command) {
   if (controller_ != nullptr) controller_->command_fetched();
+  // Disconnect is the last command of its queue. Base 2.1 §6.4.
+  if (disconnecting_) return respond(command, StatusCode::aborted_sq_deletion);
   if (io_ != nullptr) {
     io_->on_command(command);
   } else {
@@ -113,7 +116,7 @@ void Session::on_data_sent(transport::ControllerCommand& command) {
 
 void Session::on_ended(const Error& reason) {
   ended_ = true;
-  handshake_.cancel();
+  timer_.cancel();
   transfers_.clear();
   if (io_ != nullptr) io_->on_ended();
   if (controller_ != nullptr && !disconnecting_) controller_->connection_lost(*this, reason);

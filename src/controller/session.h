@@ -43,7 +43,8 @@ class Session final : public transport::ControllerQpairEvents {
                bool has_lba = false);
   /// Ends the connection at once.
   void end(const Error& reason);
-  /// After a Disconnect command: in order, and not as a loss.
+  /// After the response to a Disconnect command: the host closes, and that is no loss. If it does
+  /// not, we do, kDisconnectLinger later.
   void disconnect();
   /// A good Connect: this is queue `qid` of `controller` now. Called before the response.
   void become(Controller& controller, std::uint16_t qid, std::uint32_t queue_entries,
@@ -79,7 +80,7 @@ class Session final : public transport::ControllerQpairEvents {
   std::uint16_t qid_ = 0;
   std::unique_ptr<IoQueue> io_;
   std::map<std::uint32_t, Transfer> transfers_;  // by slot
-  transport::Timer handshake_;
+  transport::Timer timer_;  // for Connect; after Disconnect, for the host to close
   bool disconnecting_ = false;
   bool ended_ = false;
 };

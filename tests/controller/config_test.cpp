@@ -1,0 +1,100 @@
+// Sizes, namespace specifications, limits and the configuration file.
+#include "controller/config.h"
+
+#include <gtest/gtest.h>
+
+namespace nvmf::controller {
+namespace {
+
+TEST(Config, ReadsSizes) {
+  EXPECT_EQ(parse_size("4096"), 4096u);
+  EXPECT_EQ(parse_size("64K"), 65536u);
+  EXPECT_EQ(parse_size("3m"), 3u << 20);
+  EXPECT_EQ(parse_size("1G"), 1u << 30);
+  EXPECT_EQ(parse_size("2T"), std::uint64_t{2} << 40);
+  EXPECT_EQ(parse_size("0"), 0u);
+  for (const char* text : {"", "K", "12Q", "-1", "+1", "1.5G", "1KB", "1 K", "0x10",
+                           "99999999999999999999", "16777216T"}) {
+    const auto size = parse_size(text);
+    ASSERT_FALSE(size) << text;
+    EXPECT_NE(size.error().message.find("size"), std::string::npos);
+  }
+}
+
+TEST(Config, ReadsNamespaces) {
+  const auto memory = NamespaceConfig::parse("memory:1G");
+  ASSERT_TRUE(memory);
+  EXPECT_EQ(memory->kind, NamespaceConfig::Kind::memory);
+  EXPECT_EQ(memory->size_bytes, 1u << 30);
+  EXPECT_EQ(memory->block_bytes, 512u);
+  EXPECT_EQ(NamespaceConfig::parse("memory:1M,block=4096")->block_bytes, 4096u);
+  const auto file = NamespaceConfig::parse("file:/a,b=c,block=4096");
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->path, "/a,b=c");
+  EXPECT_EQ(file->block_bytes, 4096u);
+  for (const char* text :
+       {"", "memory", "memory:", "memory:0", "memory:100", "memory:512,block=4096",
+        "memory:1M,block=0", "memory:1M,block=1000", "memory:1M,block=", "memory:1M,colour=red",
+        "memory:65T", "file:", "floppy:A", "1G"}) {
+    const auto refused = NamespaceConfig::parse(text);
+    ASSERT_FALSE(refused) << text;
+    EXPECT_FALSE(refused.error().message.empty());
+  }
+}
+
+TEST(Config, ChecksLimits) {
+  TargetConfig good;
+  good.subsystems.push_back({"nqn.2026-01.org.example:a", {}, {}, {}});
+  EXPECT_TRUE(check_config(good));
+  std::vector<TargetConfig> wrong(9, good);
+  wrong[0].subsystems[0].nqn = "not-an-nqn";
+  wrong[1].subsystems.push_back(good.subsystems[0]);
+  wrong[2].subsystems[0].nqn = nvme::kDiscoveryNqn;
+  wrong[3].max_queues = 0;
+  wrong[4].max_queues = kIoQueuesMax + 1;
+  wrong[5].queue_entries = 1;
+  wrong[6].in_capsule_bytes = 100;
+  wrong[7].in_capsule_bytes = 128 * 1024;
+  wrong[8].subsystems[0].serial = std::string(21, 'x');
+  for (std::size_t i = 0; i < wrong.size(); ++i) EXPECT_FALSE(check_config(wrong[i])) << i;
+  wrong[0] = good;
+  wrong[0].subsystems[0].hosts = {""};
+  EXPECT_FALSE(check_config(wrong[0]));
+}
+
+TEST(Config, ReadsAFile) {
+  const auto file = parse_config(R"({
+    "listen": ["127.0.0.1:4420", "[::1]:0"],
+    "max_queues": 4, "queue_size": 32, "in_capsule": 0, "cqt": 50,
+    "subsystems": [
+      {"nqn": "nqn.2026-01.org.example:a", "serial": "S1",
+       "hosts": ["nqn.2026-01.org.example:h"],
+       "namespaces": ["memory:1M", "file:/tmp/x,block=4096"]},
+      {"nqn": "nqn.2026-01.org.example:b"}]})");
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ(file->listen, (std::vector<nvme::HostPort>{{"127.0.0.1", 4420}, {"::1", 0}}));
+  EXPECT_EQ(file->target.max_queues, 4u);
+  EXPECT_EQ(file->target.queue_entries, 32u);
+  EXPECT_EQ(file->target.in_capsule_bytes, 0u);
+  EXPECT_EQ(file->target.cqt_ms, 50);
+  ASSERT_EQ(file->target.subsystems.size(), 2u);
+  EXPECT_EQ(file->target.subsystems[0].serial, "S1");
+  EXPECT_EQ(file->target.subsystems[0].namespaces.size(), 2u);
+  EXPECT_EQ(file->target.subsystems[0].hosts.size(), 1u);
+}
+
+TEST(Config, RefusesAWrongFile) {
+  for (const char* text :
+       {"", "[]", "{", R"({"listen": "x"})", R"({"listen": ["nowhere"]})", R"({"lisen": []})",
+        R"({"max_queues": -1})", R"({"max_queues": "4"})", R"({"cqt": 70000})",
+        R"({"subsystems": {}})", R"({"subsystems": [1]})", R"({"subsystems": [{"nqn": 1}]})",
+        R"({"subsystems": [{"namespaces": ["x"]}]})", R"({"subsystems": [{"hosts": "x"}]})",
+        R"({"subsystems": [{"naqn": "x"}]})"}) {
+    const auto refused = parse_config(text);
+    ASSERT_FALSE(refused) << text;
+    EXPECT_FALSE(refused.error().message.empty());
+  }
+}
+
+}  // namespace
+}  // namespace nvmf::controller
