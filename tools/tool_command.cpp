@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +9,8 @@
 #include <csignal>
 #include <cstring>
 #include <vector>
+
+#include "tool_program.h"
 
 namespace nvmf::tools {
 
@@ -44,10 +45,11 @@ struct SpawnSettings {
 
 }  // namespace
 
-Result<std::unique_ptr<Command>> Command::start(
-    transport::Loop& loop, const std::string& text,
-    const std::map<std::string, std::string>& variables, std::function<void(int)> on_exit) {
+Result<std::unique_ptr<Command>> Command::start(transport::Loop& loop, const std::string& text,
+                                                const std::map<std::string, std::string>& variables,
+                                                std::function<void(int)> on_exit) {
   std::unique_ptr<Command> command(new Command);
+  command->loop_ = &loop;
   command->on_exit_ = std::move(on_exit);
   command->has_terminal_ = ::tcgetpgrp(STDIN_FILENO) == ::getpgrp();
 
@@ -57,8 +59,8 @@ Result<std::unique_ptr<Command>> Command::start(
   ::sigemptyset(&none);
   ::sigemptyset(&defaults);
   ::sigaddset(&defaults, SIGPIPE);
-  ::posix_spawnattr_setflags(&settings.attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
-                                                       POSIX_SPAWN_SETSIGDEF);
+  ::posix_spawnattr_setflags(
+      &settings.attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   ::posix_spawnattr_setpgroup(&settings.attributes, 0);
   ::posix_spawnattr_setsigmask(&settings.attributes, &none);
   ::posix_spawnattr_setsigdefault(&settings.attributes, &defaults);
@@ -80,10 +82,9 @@ Result<std::unique_ptr<Command>> Command::start(
     return fail(fmt::format("cannot run the command: {}", std::strerror(code)), code);
   }
   command->group_ = command->pid_;
-  command->fd_.reset(::pidfd_open(command->pid_, 0));
-  if (!command->fd_.valid()) {
-    return fail(fmt::format("cannot watch the command: {}", std::strerror(errno)), errno);
-  }
+  auto process = open_process(command->pid_);
+  if (!process) return std::unexpected(process.error());
+  command->fd_ = std::move(*process);
   auto watch = loop.watch(command->fd_.get(), true, false, [c = command.get()] { c->ended(); });
   if (!watch) return std::unexpected(watch.error());
   command->watch_ = std::move(*watch);
@@ -121,8 +122,15 @@ void Command::ended() {
   int how = 0;
   if (!running() || ::waitpid(pid_, &how, WNOHANG) != pid_) return;
   pid_ = 0;
-  // The watch is level triggered and this is its callback: it goes with us, silent from now on.
-  fd_watch_done();
+  take_back_terminal();
+  const int status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
+  // Not in here: this is the watch's own callback, and the watch is to go.
+  loop_->post([this, status, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    watch_.reset();
+    fd_.reset();
+    on_exit_(status);
+  });
 }
 
 }  // namespace nvmf::tools

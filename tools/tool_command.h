@@ -36,12 +36,14 @@ class Command {
   void ended();
   void take_back_terminal() const;
 
+  transport::Loop* loop_ = nullptr;
   pid_t pid_ = 0;
   pid_t group_ = 0;
   bool has_terminal_ = false;
   std::function<void(int)> on_exit_;
   io::UniqueFd fd_;
   std::unique_ptr<transport::FdWatch> watch_;  // before fd_ is closed
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace nvmf::tools

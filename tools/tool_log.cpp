@@ -8,6 +8,8 @@
 
 #include <memory>
 
+#include "host/log.h"
+
 namespace nvmf::tools {
 
 namespace {
@@ -29,17 +31,21 @@ spdlog::level::level_enum level_of(host::LogLevel level) {
   return spdlog::level::err;
 }
 
+void write(host::LogLevel level, std::string_view sentence) {
+  spdlog::log(level_of(level), "{}", sentence);
+}
+
 void use(std::shared_ptr<spdlog::logger> logger) {
   logger->flush_on(spdlog::level::debug);
   spdlog::set_default_logger(std::move(logger));
-  host::set_log_sink(&log);
+  host::set_log_sink(&write);
 }
 
 }  // namespace
 
 void log_to_stderr(const std::string& program) {
-  auto logger = std::make_shared<spdlog::logger>(
-      program, std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%n: %v");
   logger->set_level(spdlog::level::warn);
   use(std::move(logger));
@@ -61,10 +67,6 @@ Result<void> log_to_file(const std::string& path) {
     return fail(fmt::format("cannot write the log {}: {}", path, problem.what()));
   }
   return {};
-}
-
-void log(host::LogLevel level, std::string_view sentence) {
-  spdlog::log(level_of(level), "{}", sentence);
 }
 
 }  // namespace nvmf::tools

@@ -1,10 +1,9 @@
-// The log of a program that serves: stderr in the foreground, a file in the background.
+// Where the sentences given to host::log() go, in a program that serves: to stderr in the
+// foreground, to a file in the background.
 #pragma once
 
 #include <string>
-#include <string_view>
 
-#include "host/log.h"
 #include "nvme/result.h"
 
 namespace nvmf::tools {
@@ -14,7 +13,5 @@ void log_to_stderr(const std::string& program);
 /// Everything but debug words goes to a file with the time before it; stderr goes there, too. The
 /// file is kept below 1 MiB, the one before it as NAME.1.log.
 Result<void> log_to_file(const std::string& path);
-/// From any thread; the host's sentences come here as well.
-void log(host::LogLevel level, std::string_view sentence);
 
 }  // namespace nvmf::tools

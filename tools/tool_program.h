@@ -1,8 +1,11 @@
 // What the programs have in common: exit statuses, and words for people.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string_view>
 
+#include "io/unique_fd.h"
 #include "nvme/result.h"
 
 namespace nvmf::tools {
@@ -16,5 +19,8 @@ void complain(std::string_view program, std::string_view sentence);
 
 /// Raises the soft limit of open files to the hard one: queues, clients and sockets need them.
 void raise_file_limit();
+
+/// A descriptor that becomes readable when the process ends; ESRCH if there is none.
+Result<io::UniqueFd> open_process(pid_t pid);
 
 }  // namespace nvmf::tools

@@ -1,0 +1,226 @@
+#include "connect_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "control/runtime_dir.h"
+#include "host/identity.h"
+#include "nvme/address.h"
+#include "tool_program.h"
+
+namespace nvmf::tools {
+
+namespace {
+
+constexpr const char* kProgram = "nvmf-connect";
+constexpr const char* kDescription =
+    "Connects to an NVMe/TCP subsystem and serves its namespaces over NBD.\n"
+    "Goes to the background when every export is ready and prints a line for each namespace:\n"
+    "  nvmf0n1 nbd+unix:///nvmf0n1?socket=/run/nvmf/nvmf0.nbd.sock\n";
+constexpr const char* kFooter =
+    "\nThe address is nvme+tcp://HOST[:PORT]/SUBNQN[/NSID], or -t tcp -a HOST -s PORT -n SUBNQN.\n"
+    "In the background, what happens is written to NAME.log in the runtime directory\n"
+    "($NVMF_RUNTIME_DIR, else /run/nvmf for root, else $XDG_RUNTIME_DIR/nvmf).\n"
+    "End a connection with `nvmf disconnect NAME`.\n";
+
+/// What the command line says, before it is checked as a whole.
+struct Words {
+  std::string uri, transport, traddr, trsvcid, nqn, hostnqn, hostid;
+  std::vector<std::string> nbd;
+  std::optional<std::uint32_t> nr_io_queues, nr_write_queues, nr_poll_queues;
+  std::uint32_t keep_alive_seconds = 5;
+};
+
+[[noreturn]] void wrong(const std::string& sentence) {
+  throw CLI::ValidationError(sentence);
+}
+
+void add_address_options(CLI::App& app, Words& words, ConnectOptions& options) {
+  app.add_option("address", words.uri, "nvme+tcp://HOST[:PORT]/SUBNQN[/NSID]")->type_name("URI");
+  app.add_option("-t,--transport", words.transport, "Transport: tcp")->type_name("STR");
+  app.add_option("-a,--traddr", words.traddr, "Target's name or address")->type_name("HOST");
+  app.add_option("-s,--trsvcid", words.trsvcid, "Target's port (default 4420)")->type_name("PORT");
+  app.add_option("-n,--nqn", words.nqn, "NQN of the subsystem")->type_name("NQN");
+  app.add_option("-w,--host-traddr", options.params.host_traddr, "Source address to connect from")
+      ->type_name("ADDR");
+  app.add_option("-f,--host-iface", options.params.host_iface, "Interface to connect through")
+      ->type_name("IFACE");
+  app.add_option("-q,--hostnqn", words.hostnqn,
+                 "NQN of this host (default: /etc/nvme/hostnqn, else one kept for this user)")
+      ->type_name("NQN");
+  app.add_option("-I,--hostid", words.hostid, "UUID of this host")->type_name("UUID");
+}
+
+void add_queue_options(CLI::App& app, Words& words, ConnectOptions& options) {
+  auto& params = options.params;
+  app.add_option("-i,--nr-io-queues", words.nr_io_queues,
+                 "I/O queues, a thread each (default: CPUs, at most 4)")
+      ->type_name("N");
+  app.add_option("-Q,--queue-size", params.queue_size, "Entries of an I/O queue (default 128)")
+      ->type_name("N");
+  app.add_option("-k,--keep-alive-tmo", words.keep_alive_seconds,
+                 "Keep-alive timeout in seconds, 0 for none (default 5)")
+      ->type_name("SECONDS");
+  app.add_option("-T,--tos", params.tos, "IP type of service, 0 to 255")->type_name("N");
+  app.add_flag("-g,--hdr-digest", params.header_digest, "Check PDU headers by CRC32C");
+  app.add_flag("-G,--data-digest", params.data_digest, "Check data by CRC32C");
+  app.add_flag("-d,--disable-sqflow", params.disable_sqflow, "Turn SQ flow control off");
+  app.add_flag("-D,--duplicate-connect", options.duplicate_connect,
+               "Connect although there is a connection to the same subsystem and address");
+  app.add_option("-W,--nr-write-queues", words.nr_write_queues, "Accepted, without effect")
+      ->type_name("N");
+  app.add_option("-P,--nr-poll-queues", words.nr_poll_queues, "Accepted, without effect")
+      ->type_name("N");
+}
+
+void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
+  app.add_option("--nbd", words.nbd,
+                 "Serve NBD at unix:PATH or tcp:ADDR:PORT; may be repeated (default: a unix socket "
+                 "in the runtime directory)")
+      ->type_name("WHERE")
+      ->allow_extra_args(false);
+  app.add_option("--name", options.params.name, "Name of the connection (default nvmf0, nvmf1, …)")
+      ->type_name("NAME");
+  app.add_flag("--read-only", options.params.read_only, "Refuse everything that changes data");
+  app.add_flag("--foreground", options.foreground, "Stay in the foreground");
+  app.add_option("--run", options.run,
+                 "Serve while this shell command runs, with $uri set to the first namespace's NBD "
+                 "URI; exit with its status")
+      ->type_name("COMMAND");
+}
+
+void take_uri(const Words& words, host::ConnectParams& params) {
+  if (!words.traddr.empty() || !words.nqn.empty() || !words.trsvcid.empty()) {
+    wrong("Give the address either as a URI or with -a, -s and -n, not both");
+  }
+  auto uri = nvme::TargetUri::parse(words.uri);
+  if (!uri) wrong(uri.error().message);
+  params.traddr = uri->host;
+  params.port = uri->port;
+  params.subnqn = uri->subnqn;
+  params.namespace_selector = uri->namespace_selector;
+}
+
+void take_words(const Words& words, host::ConnectParams& params) {
+  if (words.traddr.empty() || words.nqn.empty()) {
+    wrong("Give an address: nvme+tcp://HOST[:PORT]/SUBNQN, or -t tcp -a HOST -s PORT -n SUBNQN");
+  }
+  params.traddr = words.traddr;
+  if (params.traddr.starts_with('[') && params.traddr.ends_with(']')) {
+    params.traddr = params.traddr.substr(1, params.traddr.size() - 2);
+  }
+  params.subnqn = words.nqn;
+  params.port = nvme::kDefaultPort;
+  if (!words.trsvcid.empty()) {
+    auto parsed = nvme::HostPort::parse("[::]:" + words.trsvcid);
+    if (!parsed || parsed->port == 0) {
+      wrong(fmt::format("\"{}\" is not a port (-s): it must be from 1 to 65535", words.trsvcid));
+    }
+    params.port = parsed->port;
+  }
+}
+
+void take_address(const Words& words, host::ConnectParams& params) {
+  if (!words.transport.empty() && words.transport != "tcp") {
+    wrong(fmt::format("The transport \"{}\" is not known: only tcp is", words.transport));
+  }
+  if (words.uri.empty()) {
+    take_words(words, params);
+  } else {
+    take_uri(words, params);
+  }
+  if (params.subnqn == nvme::kDiscoveryNqn) {
+    wrong("A discovery subsystem has no namespaces to serve: name a subsystem of the target");
+  }
+}
+
+/// Everything that depends on more than one option. Throws what is bad usage; what this machine
+/// lacks is an error.
+Result<void> complete(const Words& words, ConnectOptions& options) {
+  auto& params = options.params;
+  take_address(words, params);
+  for (const std::string& text : words.nbd) {
+    auto endpoint = parse_nbd_endpoint(text);
+    if (!endpoint) wrong(endpoint.error().message);
+    options.nbd.push_back(std::move(*endpoint));
+  }
+  if (!params.name.empty()) {
+    if (auto good = control::check_name(params.name); !good) wrong(good.error().message);
+  }
+  if (words.keep_alive_seconds > host::kKeepAliveMsMax / 1000) {
+    wrong(fmt::format("The keep-alive timeout is {} s but must be at most {} s",
+                      words.keep_alive_seconds, host::kKeepAliveMsMax / 1000));
+  }
+  params.keep_alive_ms = words.keep_alive_seconds * 1000;
+  params.nr_io_queues = words.nr_io_queues.value_or(host::default_io_queues());
+  if (params.nr_io_queues == 0) wrong("At least one I/O queue is needed (-i)");
+  for (const auto& [given, name] : {std::pair(words.nr_write_queues, "-W/--nr-write-queues"),
+                                    std::pair(words.nr_poll_queues, "-P/--nr-poll-queues")}) {
+    if (given) {
+      options.notes.push_back(
+          fmt::format("note: {} has no effect here: every I/O queue takes reads and writes, and "
+                      "none polls",
+                      name));
+    }
+  }
+  auto identity =
+      host::host_identity(words.hostnqn, words.hostid, host::IdentityPaths::from_environment());
+  if (!identity) {
+    if (!words.hostnqn.empty() || !words.hostid.empty()) wrong(identity.error().message);
+    return std::unexpected(identity.error());
+  }
+  params.hostnqn = identity->hostnqn;
+  params.hostid = identity->hostid;
+  if (auto valid = params.validate(); !valid) wrong(valid.error().message);
+  options.foreground = options.foreground || !options.run.empty();
+  return {};
+}
+
+}  // namespace
+
+Result<transport::Endpoint> parse_nbd_endpoint(const std::string& text) {
+  transport::Endpoint endpoint;
+  if (text.starts_with("unix:") && text.size() > 5) {
+    std::error_code error;
+    endpoint.unix_path = std::filesystem::absolute(text.substr(5), error).string();
+    if (!error) return endpoint;
+  }
+  if (text.starts_with("tcp:")) {
+    auto parsed = nvme::HostPort::parse(text.substr(4), 10809);
+    if (!parsed) return std::unexpected(parsed.error());
+    endpoint.host = parsed->host == "localhost" ? "127.0.0.1" : parsed->host;
+    endpoint.port = parsed->port;
+    return endpoint;
+  }
+  return fail(fmt::format("\"{}\" is no place for NBD: give unix:PATH or tcp:ADDR:PORT", text),
+              EINVAL);
+}
+
+std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& options) {
+  CLI::App app(kDescription, kProgram);
+  app.set_version_flag("--version", std::string(kProgram) + " " NVMF_VERSION);
+  app.footer(kFooter);
+  options.params.name.clear();
+  Words words;
+  add_address_options(app, words, options);
+  add_queue_options(app, words, options);
+  add_local_options(app, words, options);
+  try {
+    app.parse(argc, argv);
+    if (auto done = complete(words, options); !done) {
+      complain(kProgram, done.error().message);
+      return kExitFailure;
+    }
+  } catch (const CLI::Success& help) {  // --help, --version
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    complain(kProgram, error.what());
+    fmt::print(stderr, "Run {} --help for usage.\n", kProgram);
+    return kExitUsage;
+  }
+  return std::nullopt;
+}
+
+}  // namespace nvmf::tools

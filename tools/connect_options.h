@@ -1,0 +1,29 @@
+// The command line of nvmf-connect as values.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host/params.h"
+#include "transport/loop.h"
+
+namespace nvmf::tools {
+
+struct ConnectOptions {
+  host::ConnectParams params;            // checked; `name` may be empty, hostnqn and hostid are not
+  std::vector<transport::Endpoint> nbd;  // empty: a unix socket in the runtime directory
+  std::string run;                       // empty: none
+  bool foreground = false;               // also with `run`
+  bool duplicate_connect = false;
+  std::vector<std::string> notes;  // about options that have no effect here
+};
+
+/// Fills in `options`, or says on stdout or stderr what there is to say and returns the status to
+/// exit with.
+std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& options);
+
+/// "unix:PATH" or "tcp:ADDR:PORT"; a relative path is made absolute.
+Result<transport::Endpoint> parse_nbd_endpoint(const std::string& text);
+
+}  // namespace nvmf::tools

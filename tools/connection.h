@@ -1,0 +1,94 @@
+// A running connection: the remote subsystem, the NBD server in front of it, the control socket
+// beside it, and the command that it may serve. Brings them up in order and takes them down in
+// order, in bounded time whatever the target, a client or the command does.
+//
+// Everything happens on reactor 0, the main thread; the data path on all of them.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "connect_options.h"
+#include "control/runtime_dir.h"
+#include "control/server.h"
+#include "frontends/nbd/server.h"
+#include "host/subsystem.h"
+#include "io/reactor_pool.h"
+#include "tool_background.h"
+#include "tool_command.h"
+
+namespace nvmf::tools {
+
+class Connection final : public host::SubsystemEvents {
+ public:
+  /// `claim` is the connection's name; options.params.name is the same. All outlive it. Destroyed
+  /// when the pool has been joined.
+  Connection(ConnectOptions options, const control::RuntimeDir& runtime, control::Claim& claim,
+             io::ReactorPool& pool, Reporter& reporter);
+  ~Connection();
+
+  /// Opens the control socket and starts to connect. What follows ends with the pool stopped.
+  Result<void> start();
+  /// Ends it in order, as asked by a signal or a client. The second time at once.
+  void ask_end(const std::string& why);
+  /// When the pool has stopped.
+  [[nodiscard]] int exit_status() const { return exit_status_; }
+
+  // host::SubsystemEvents
+  void on_live() override;
+  void on_ended(const Error& reason) override;
+
+ private:
+  enum class State : std::uint8_t { connecting, live, ending };
+
+  // Up.
+  Result<void> serve();
+  Result<void> listen_nbd();
+  void announce();
+  Result<void> start_command();
+  [[nodiscard]] std::string uri(std::size_t place, const std::string& export_name) const;
+
+  // Down, step by step: the command, the NBD server with the subsystem behind it, the control
+  // socket, the reactors.
+  void fail_with(const Error& reason);
+  void end(int status);
+  void command_ended(int status);
+  void stop_serving();
+  void stop_subsystem();
+  void stop_control();
+  void force_end();
+
+  // Verbs.
+  void add_verbs();
+  [[nodiscard]] nlohmann::json status() const;
+  void identify(const nlohmann::json& args, control::Responder respond);
+  host::Task<void> run_identify(nvme::Sqe sqe, control::Responder respond);
+
+  ConnectOptions options_;
+  const control::RuntimeDir& runtime_;
+  control::Claim& claim_;
+  io::ReactorPool& pool_;
+  Reporter& reporter_;
+  transport::Loop& loop_;
+  control::Server control_;
+  std::unique_ptr<host::RemoteSubsystem> subsystem_;
+  std::unique_ptr<nbd::Server> nbd_;
+  std::vector<transport::Endpoint> nbd_places_;
+  std::unique_ptr<Command> command_;
+  State state_ = State::connecting;
+  Instant live_at_{};
+  int exit_status_ = 0;
+  bool lost_ = false;
+  bool serving_stopped_ = false;     // stop_serving() was called
+  bool nbd_stopped_ = false;         // and has been done
+  bool subsystem_stopping_ = false;  // stop() was called
+  bool subsystem_ended_ = false;
+  bool control_stopping_ = false;
+  transport::Timer command_timer_;
+  transport::Timer grace_timer_;
+  transport::Timer deadline_;
+};
+
+}  // namespace nvmf::tools
