@@ -1,0 +1,125 @@
+// nvmf: looks at connections and ends them, and asks controllers.
+//
+// Exit status: 0, 1 when something was refused or is not there, 2 for bad usage.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <map>
+
+#include "nvmf_verbs.h"
+#include "tool_program.h"
+
+namespace {
+
+using namespace nvmf::tools;
+
+const std::map<std::string, OutputFormat> kFormats = {{"normal", OutputFormat::normal},
+                                                      {"json", OutputFormat::json},
+                                                      {"binary", OutputFormat::binary}};
+
+void add_format(CLI::App& verb, OutputFormat& format, bool binary) {
+  std::map<std::string, OutputFormat> formats = kFormats;
+  if (!binary) formats.erase("binary");
+  verb.add_option_function<std::string>(
+          "-o,--output-format",
+          [&format, formats](const std::string& word) {
+            const auto found = formats.find(word);
+            if (found == formats.end()) {
+              throw CLI::ValidationError(fmt::format("The output format {} is not known", word));
+            }
+            format = found->second;
+          },
+          binary ? "normal, json or binary" : "normal or json")
+      ->type_name("FORMAT");
+}
+
+void add_list(CLI::App& app, std::function<int()>& chosen) {
+  auto* verb = app.add_subcommand("list", "List connections and their namespaces");
+  auto format = std::make_shared<OutputFormat>(OutputFormat::normal);
+  add_format(*verb, *format, false);
+  verb->final_callback([&chosen, format] { chosen = [format] { return list(*format); }; });
+}
+
+void add_disconnect(CLI::App& app, std::function<int()>& chosen) {
+  auto* verb = app.add_subcommand("disconnect", "End connections; returns when they have gone");
+  auto words = std::make_shared<DisconnectWords>();
+  verb->add_option("name", words->names, "Connections, as `nvmf list` shows them")
+      ->type_name("NAME");
+  verb->add_option("-d,--device", words->names, "The same, as nvme-cli spells it")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  verb->add_option("-n,--nqn", words->nqn, "All connections to this subsystem")->type_name("NQN");
+  verb->add_flag("--all", words->all, "All connections");
+  verb->final_callback([&chosen, words] {
+    const int ways =
+        (words->names.empty() ? 0 : 1) + (words->nqn.empty() ? 0 : 1) + (words->all ? 1 : 0);
+    if (ways != 1) throw CLI::ValidationError("Give either names, or --nqn NQN, or --all");
+    chosen = [words] { return disconnect(*words); };
+  });
+}
+
+void add_disconnect_all(CLI::App& app, std::function<int()>& chosen) {
+  auto* verb = app.add_subcommand("disconnect-all", "End all connections");
+  verb->final_callback(
+      [&chosen] { chosen = [] { return disconnect({.names = {}, .nqn = {}, .all = true}); }; });
+}
+
+void add_temporary(CLI::App& verb, TemporaryOptions& options) {
+  constexpr const char* kGroup = "With a URI";
+  verb.add_option("--hostnqn", options.hostnqn, "NQN of this host")->group(kGroup);
+  verb.add_option("--hostid", options.hostid, "UUID of this host")->group(kGroup);
+  verb.add_option("--host-traddr", options.host_traddr, "Source address")->group(kGroup);
+  verb.add_option("--host-iface", options.host_iface, "Interface")->group(kGroup);
+  verb.add_flag("--hdr-digest", options.header_digest, "Check PDU headers")->group(kGroup);
+  verb.add_flag("--data-digest", options.data_digest, "Check data")->group(kGroup);
+}
+
+CLI::App* add_identify(CLI::App& app, std::function<int()>& chosen, const std::string& name,
+                       const std::string& help, const std::shared_ptr<IdentifyWords>& words,
+                       int (*run)(const IdentifyWords&)) {
+  auto* verb = app.add_subcommand(name, help);
+  verb->add_option("target", words->target, "A connection, a namespace of it, or nvme+tcp://…")
+      ->required()
+      ->type_name("TARGET");
+  add_format(*verb, words->format, true);
+  verb->add_flag_callback(
+      "-b,--raw-binary", [words] { words->format = OutputFormat::binary; },
+      "Write the 4096 bytes as they are");
+  verb->add_flag_callback(
+      "-H,--human-readable",
+      [] { complain("nvmf", "note: -H has no effect here: fields are shown as numbers"); },
+      "Accepted, without effect");
+  add_temporary(*verb, words->temporary);
+  verb->final_callback([&chosen, words, run] { chosen = [words, run] { return run(*words); }; });
+  return verb;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Manages connections that nvmf-connect made, and asks NVMe controllers.\n", "nvmf");
+  app.set_version_flag("--version", "nvmf " NVMF_VERSION);
+  app.require_subcommand(1);
+  std::function<int()> chosen;
+  add_list(app, chosen);
+  add_disconnect(app, chosen);
+  add_disconnect_all(app, chosen);
+  add_identify(app, chosen, "id-ctrl", "Show what a controller says of itself",
+               std::make_shared<IdentifyWords>(), &id_ctrl);
+  const auto ns_words = std::make_shared<IdentifyWords>();
+  add_identify(app, chosen, "id-ns", "Show what a controller says of a namespace", ns_words, &id_ns)
+      ->add_option("-n,--namespace-id", ns_words->nsid, "The namespace, if the target names none")
+      ->type_name("NSID");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {  // --help, --version
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    complain("nvmf", error.what());
+    fmt::print(stderr, "Run nvmf --help, or nvmf VERB --help, for usage.\n");
+    return kExitUsage;
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  return chosen();
+}

@@ -1,0 +1,112 @@
+// nvmf disconnect, nvmf disconnect-all.
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "control/runtime_dir.h"
+#include "nvmf_verbs.h"
+#include "tool_control.h"
+#include "tool_program.h"
+
+namespace nvmf::tools {
+
+namespace {
+
+constexpr const char* kProgram = "nvmf";
+/// A connection acknowledges at once, and ends itself by force after six seconds.
+constexpr Duration kAnswerPatience{std::chrono::seconds(3)};
+constexpr std::chrono::seconds kEndPatience{10};
+
+/// A process on its way out.
+struct Leaving {
+  control::Connection connection;
+  io::UniqueFd process;
+};
+
+bool wait_gone(const io::UniqueFd& process, std::chrono::steady_clock::time_point until) {
+  for (;;) {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+    pollfd watch{process.get(), POLLIN, 0};
+    const int ready = ::poll(&watch, 1, static_cast<int>(std::max<std::int64_t>(left.count(), 0)));
+    if (ready > 0) return true;
+    if (ready == 0) return false;
+  }
+}
+
+/// What the words mean, or why they mean nothing.
+Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runtime,
+                                                const DisconnectWords& words) {
+  auto running = runtime.connections();
+  if (!running || words.all) return running;
+  if (!words.nqn.empty()) {
+    std::erase_if(*running, [&](const auto& c) { return c.subnqn != words.nqn; });
+    if (running->empty()) {
+      return fail(fmt::format("no connection to {} is running", words.nqn), ENOENT);
+    }
+    return running;
+  }
+  std::vector<control::Connection> named;
+  for (const std::string& name : words.names) {
+    const auto found = std::ranges::find(*running, name, &control::Connection::name);
+    if (found == running->end()) {
+      return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that "
+                              "there are",
+                              name, runtime.path()),
+                  ENOENT);
+    }
+    if (std::ranges::find(named, name, &control::Connection::name) == named.end()) {
+      named.push_back(*found);
+    }
+  }
+  return named;
+}
+
+}  // namespace
+
+int disconnect(const DisconnectWords& words) {
+  const auto runtime = control::RuntimeDir::open();
+  if (!runtime) {
+    complain(kProgram, runtime.error().message);
+    return kExitFailure;
+  }
+  auto connections = chosen(*runtime, words);
+  if (!connections) {
+    complain(kProgram, connections.error().message);
+    return kExitFailure;
+  }
+
+  std::vector<Leaving> leaving;
+  std::vector<std::string> sockets;
+  for (control::Connection& c : *connections) {
+    auto process = open_process(c.pid);
+    // It has gone meanwhile, and its number may be somebody else's: then the name is free, too.
+    const auto still = runtime->find(c.name);
+    if (!process || !still || still->pid != c.pid) continue;
+    sockets.push_back(runtime->control_socket(c.name));
+    leaving.push_back({std::move(c), std::move(*process)});
+  }
+  const auto answers = call_all(sockets, "disconnect", nlohmann::json::object(), kAnswerPatience);
+  const auto until = std::chrono::steady_clock::now() + kEndPatience;
+  int status = kExitSuccess;
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    const control::Connection& c = leaving[i].connection;
+    // One that is ending anyway refuses, or hangs up: what counts is that it goes.
+    const auto patience =
+        answers[i].ok ? until : std::chrono::steady_clock::now() + kAnswerPatience;
+    if (wait_gone(leaving[i].process, patience)) continue;
+    complain(kProgram, fmt::format("{} (process {}) does not end{}{}: `kill -9 {}` ends it", c.name,
+                                   c.pid, answers[i].ok ? "" : ": ",
+                                   answers[i].ok ? "" : answers[i].ok.error().message, c.pid));
+    status = kExitFailure;
+  }
+  if (!words.nqn.empty() && status == kExitSuccess) {
+    fmt::print("NQN:{} disconnected {} controller(s)\n", words.nqn, leaving.size());
+  }
+  return status;
+}
+
+}  // namespace nvmf::tools

@@ -1,0 +1,173 @@
+// nvmf list.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "control/runtime_dir.h"
+#include "nvme/text.h"
+#include "nvmf_verbs.h"
+#include "tool_control.h"
+#include "tool_program.h"
+
+namespace nvmf::tools {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+namespace {
+
+/// Status is in memory: a process that takes longer hangs or is stopped.
+constexpr Duration kStatusPatience{std::chrono::seconds(2)};
+
+std::string text_of(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end()) return "";
+  return found->is_string() ? nvme::printable(found->get<std::string>()) : found->dump();
+}
+
+std::uint64_t number_of(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+}
+
+/// Of each connection: its status, or what its lock file says and why there is no more.
+std::vector<json> all_status(const control::RuntimeDir& runtime,
+                             const std::vector<control::Connection>& connections) {
+  std::vector<std::string> sockets;
+  for (const auto& c : connections) sockets.push_back(runtime.control_socket(c.name));
+  const auto answers = call_all(sockets, "status", json::object(), kStatusPatience);
+  std::vector<json> all;
+  for (std::size_t i = 0; i < connections.size(); ++i) {
+    const control::Connection& c = connections[i];
+    json status;
+    if (answers[i].ok) {
+      status = *answers[i].fields;
+      status.erase("ok");
+    } else {
+      // A process has its name before its socket, and its name after it.
+      const bool coming = answers[i].ok.error().code == ENOENT;
+      status = {{"name", c.name},
+                {"pid", c.pid},
+                {"state", coming ? "connecting" : "hanging"},
+                {"traddr", c.address},
+                {"trsvcid", std::to_string(c.port)},
+                {"subnqn", c.subnqn},
+                {"hostnqn", c.hostnqn},
+                {"error", answers[i].ok.error().message},
+                {"namespaces", json::array()}};
+    }
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+/// nvme-cli's units: powers of ten.
+std::string human_size(std::uint64_t bytes) {
+  static constexpr const char* kUnits[] = {" B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1000 && unit + 1 < std::size(kUnits)) {
+    value /= 1000;
+    ++unit;
+  }
+  return fmt::format("{:7.2f} {}", value, kUnits[unit]);
+}
+
+void print_row(const std::string& node, const std::string& serial, const std::string& model,
+               const std::string& nsid, const std::string& size, const std::string& format,
+               const std::string& firmware, const std::string& state, const std::string& uri) {
+  fmt::print("{:<16} {:<20} {:<24} {:<9} {:<12} {:<14} {:<8} {:<10} {}\n", node, serial, model,
+             nsid, size, format, firmware, state, uri);
+}
+
+void print_table(const std::vector<json>& all) {
+  print_row("Node", "SN", "Model", "Namespace", "Size", "Format", "FW Rev", "State", "Address");
+  print_row(std::string(16, '-'), std::string(20, '-'), std::string(24, '-'), std::string(9, '-'),
+            std::string(12, '-'), std::string(14, '-'), std::string(8, '-'), std::string(10, '-'),
+            std::string(24, '-'));
+  for (const json& c : all) {
+    const std::string state = text_of(c, "state");
+    if (c["namespaces"].empty()) {
+      print_row(text_of(c, "name"), text_of(c, "serial"), text_of(c, "model"), "", "", "",
+                text_of(c, "firmware"), state, text_of(c, "subnqn"));
+    }
+    for (const json& ns : c["namespaces"]) {
+      const json& uris = ns["uris"];
+      print_row(text_of(ns, "name"), text_of(c, "serial"), text_of(c, "model"), text_of(ns, "nsid"),
+                human_size(number_of(ns, "size_bytes")),
+                fmt::format("{:>6}B + {:>2}B", number_of(ns, "block_bytes"), 0),
+                text_of(c, "firmware"), state,
+                uris.empty() ? "" : nvme::printable(uris.front().get<std::string>()));
+    }
+  }
+}
+
+/// nvme-cli's list of devices, and beside it the connections with everything that they told.
+ordered_json to_document(const std::vector<json>& all) {
+  ordered_json devices = ordered_json::array();
+  ordered_json connections = ordered_json::array();
+  for (const json& c : all) {
+    connections.push_back(ordered_json::parse(c.dump(), nullptr, false));
+    for (const json& ns : c["namespaces"]) {
+      const std::uint64_t size = number_of(ns, "size_bytes");
+      const std::uint64_t block = std::max<std::uint64_t>(number_of(ns, "block_bytes"), 1);
+      ordered_json device;
+      device["NameSpace"] = number_of(ns, "nsid");
+      device["DevicePath"] = ns["uris"].empty() ? "" : ns["uris"].front().get<std::string>();
+      device["Firmware"] = text_of(c, "firmware");
+      device["ModelNumber"] = text_of(c, "model");
+      device["SerialNumber"] = text_of(c, "serial");
+      device["MaximumLBA"] = size / block;
+      device["PhysicalSize"] = size;
+      device["SectorSize"] = block;
+      devices.push_back(std::move(device));
+    }
+  }
+  return {{"Devices", std::move(devices)}, {"Connections", std::move(connections)}};
+}
+
+/// Whether the parts that we rely on are there: a process of another release may answer.
+bool well_formed(const json& status) {
+  const auto namespaces = status.find("namespaces");
+  if (namespaces == status.end() || !namespaces->is_array()) return false;
+  for (const json& ns : *namespaces) {
+    if (!ns.is_object()) return false;
+    const auto uris = ns.find("uris");
+    if (uris == ns.end() || !uris->is_array()) return false;
+    for (const json& uri : *uris) {
+      if (!uri.is_string()) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int list(OutputFormat format) {
+  const auto runtime = control::RuntimeDir::open();
+  const auto connections =
+      runtime ? runtime->connections()
+              : Result<std::vector<control::Connection>>(std::unexpected(runtime.error()));
+  if (!connections) {
+    complain("nvmf", connections.error().message);
+    return kExitFailure;
+  }
+  std::vector<json> all = all_status(*runtime, *connections);
+  for (json& status : all) {
+    if (!well_formed(status)) status["namespaces"] = json::array();
+  }
+  if (format == OutputFormat::json) {
+    fmt::print("{}\n", to_document(all).dump(2, ' ', false, json::error_handler_t::replace));
+  } else {
+    print_table(all);
+  }
+  int code = kExitSuccess;
+  for (const json& status : all) {
+    if (text_of(status, "state") != "hanging") continue;
+    complain("nvmf", text_of(status, "error"));
+    code = kExitFailure;
+  }
+  return code;
+}
+
+}  // namespace nvmf::tools

@@ -1,0 +1,34 @@
+// The verbs of nvmf, each with the words it was given. They return the status to exit with.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tool_target.h"
+
+namespace nvmf::tools {
+
+enum class OutputFormat : std::uint8_t { normal, json, binary };
+
+int list(OutputFormat format);
+
+struct DisconnectWords {
+  std::vector<std::string> names;
+  std::string nqn;  // every connection to that subsystem
+  bool all = false;
+};
+/// Returns when the processes have gone.
+int disconnect(const DisconnectWords& words);
+
+struct IdentifyWords {
+  std::string target;
+  std::optional<std::uint32_t> nsid;
+  OutputFormat format = OutputFormat::normal;
+  TemporaryOptions temporary;
+};
+int id_ctrl(const IdentifyWords& words);
+int id_ns(const IdentifyWords& words);
+
+}  // namespace nvmf::tools

@@ -1,0 +1,43 @@
+// What a command of nvmf works on: a running connection by its name, a namespace of it, or a URI,
+// for which a connection is made and ended for that one command.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "control/runtime_dir.h"
+#include "host/params.h"
+#include "nvme/admin.h"
+#include "nvme/result.h"
+
+namespace nvmf::tools {
+
+/// Words of the command line for a connection made from a URI.
+struct TemporaryOptions {
+  std::string hostnqn, hostid, host_traddr, host_iface;
+  bool header_digest = false;
+  bool data_digest = false;
+};
+
+struct Target {
+  struct Running {
+    std::string socket;  // its control socket
+  };
+  std::variant<Running, host::ConnectParams> at;
+  /// Of the namespace that the text named, if it did.
+  std::optional<std::uint32_t> nsid;
+
+  /// "nvmf0", "nvmf0n1" or a URI. EINVAL for what cannot be meant, ENOENT for what is not there.
+  static Result<Target> find(const std::string& text, const TemporaryOptions& options);
+};
+
+/// The 4096 bytes of an Identify command. A status other than success is an error that names it.
+Result<std::vector<std::byte>> identify(const Target& target, const nvme::IdentifyCommand& command);
+
+/// "nvmf0n12" is namespace 12 of "nvmf0"; nothing if the text does not end that way.
+std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text);
+
+}  // namespace nvmf::tools
