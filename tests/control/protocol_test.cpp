@@ -1,0 +1,93 @@
+#include "control/protocol.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace nvmf::control {
+namespace {
+
+using nlohmann::json;
+
+TEST(ControlProtocol, RequestsAreReadBack) {
+  const std::string line = request_line("identify", {{"cns", 1}, {"nsid", 7}});
+  ASSERT_TRUE(line.ends_with('\n'));
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+  json args;
+  const auto verb = parse_request(line, args);
+  ASSERT_TRUE(verb);
+  EXPECT_EQ(*verb, "identify");
+  EXPECT_EQ(args, (json{{"cns", 1}, {"nsid", 7}}));
+}
+
+TEST(ControlProtocol, ArgsMayBeMissing) {
+  json args;
+  ASSERT_TRUE(parse_request(R"({"version":1,"verb":"status"})", args));
+  EXPECT_TRUE(args.is_object());
+  EXPECT_TRUE(args.empty());
+}
+
+TEST(ControlProtocol, WhatIsNoRequestIsRefusedWithASentence) {
+  const struct {
+    const char* line;
+    const char* says;
+  } cases[] = {
+      {"", "JSON object"},
+      {"hello", "JSON object"},
+      {"[1]", "JSON object"},
+      {R"({"version":1,)", "JSON object"},
+      {R"({"verb":"status"})", "version is missing"},
+      {R"({"version":2,"verb":"status"})", "version is 2"},
+      {R"({"version":"1","verb":"status"})", "version is \"1\""},
+      {R"({"version":1})", "no verb"},
+      {R"({"version":1,"verb":7})", "no verb"},
+      {R"({"version":1,"verb":"status","args":[]})", "args are not an object"},
+  };
+  for (const auto& c : cases) {
+    json args;
+    const auto verb = parse_request(c.line, args);
+    ASSERT_FALSE(verb) << c.line;
+    EXPECT_NE(verb.error().message.find(c.says), std::string::npos) << verb.error().message;
+  }
+}
+
+TEST(ControlProtocol, DeepNestingDoesNotHurt) {
+  json args;
+  EXPECT_FALSE(parse_request(std::string(kLineBytesMax, '['), args));
+}
+
+TEST(ControlProtocol, ResponsesCarryFieldsOrTheError) {
+  json fields;
+  EXPECT_TRUE(parse_response(success_line({{"pid", 5}}), "nvmf0", fields));
+  EXPECT_EQ(fields["pid"], 5);
+  const auto refused = parse_response(failure_line({"no such namespace", ENODEV}), "nvmf0", fields);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, "no such namespace");
+  EXPECT_EQ(refused.error().code, ENODEV);
+  for (const char* line : {"", "HTTP/1.1 400", "{}", R"({"ok":"yes"})", "[]"}) {
+    const auto other = parse_response(line, "/run/x.sock", fields);
+    ASSERT_FALSE(other) << line;
+    EXPECT_NE(other.error().message.find("/run/x.sock"), std::string::npos);
+  }
+}
+
+TEST(ControlProtocol, AMessageCannotSteerTheTerminal) {
+  json fields;
+  const auto refused = parse_response(failure_line({"\x1b[2J", EIO}), "x", fields);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message.find('\x1b'), std::string::npos);
+}
+
+TEST(ControlProtocol, BytesThatAreNoTextAreSentAllTheSame) {
+  EXPECT_TRUE(success_line({{"model", "\xff\xfe"}}).ends_with("\n"));
+}
+
+TEST(ControlProtocol, NumbersAreCheckedAgainstTheirRange) {
+  const json args = {{"a", 255u}, {"b", 256u}, {"c", -1}, {"d", "1"}, {"e", 1.5}};
+  EXPECT_EQ(unsigned_arg(args, "a", 255, 0).value_or(0), 255u);
+  EXPECT_EQ(unsigned_arg(args, "missing", 255, 9).value_or(0), 9u);
+  for (const char* key : {"b", "c", "d", "e"}) EXPECT_FALSE(unsigned_arg(args, key, 255, 0)) << key;
+}
+
+}  // namespace
+}  // namespace nvmf::control
