@@ -10,13 +10,13 @@
 #include "nvme/endian.h"
 #include "sim/byte_user.h"
 
-namespace {
-std::size_t g_allocations = 0;
-}
 // Counts what the whole program allocates. The sanitizers' own operators are not replaced.
 #if !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer) && \
     !__has_feature(thread_sanitizer)
 #define NVMF_COUNTS_ALLOCATIONS 1
+namespace {
+std::size_t g_allocations = 0;
+}
 void* operator new(std::size_t n) {
   ++g_allocations;
   if (void* p = std::malloc(n != 0 ? n : 1)) return p;
