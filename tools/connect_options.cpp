@@ -9,6 +9,7 @@
 #include "host/identity.h"
 #include "nvme/address.h"
 #include "tool_program.h"
+#include "tool_usage.h"
 
 namespace nvmf::tools {
 
@@ -216,7 +217,7 @@ std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& 
   } catch (const CLI::Success& help) {  // --help, --version
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    complain(kProgram, error.what());
+    complain(kProgram, usage_error(app, error));
     fmt::print(stderr, "Run {} --help for usage.\n", kProgram);
     return kExitUsage;
   }

@@ -9,6 +9,7 @@
 
 #include "nvmf_verbs.h"
 #include "tool_program.h"
+#include "tool_usage.h"
 
 namespace {
 
@@ -116,7 +117,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& help) {  // --help, --version
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    complain("nvmf", error.what());
+    complain("nvmf", usage_error(app, error));
     fmt::print(stderr, "Run nvmf --help, or nvmf VERB --help, for usage.\n");
     return kExitUsage;
   }

@@ -39,7 +39,7 @@ int id_ctrl(const IdentifyWords& words) {
   const auto target = Target::find(words.target, words.temporary);
   if (!target) return refuse(target.error());
   const auto data = identify(*target, {.cns = nvme::Cns::controller});
-  if (!data) return refuse({data.error().message});
+  if (!data) return refuse({fmt::format("{}: {}", words.target, data.error().message)});
   if (words.format == OutputFormat::binary) return write_raw(*data);
   const auto id = nvme::IdentifyController::decode(*data);
   show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id));
@@ -54,7 +54,7 @@ int id_ns(const IdentifyWords& words) {
     return refuse({"name a namespace: NAMEn<NSID>, a URI with /NSID, or --namespace-id", EINVAL});
   }
   const auto data = identify(*target, {.cns = nvme::Cns::identify_namespace, .nsid = *nsid});
-  if (!data) return refuse({data.error().message});
+  if (!data) return refuse({fmt::format("{}: {}", words.target, data.error().message)});
   if (words.format == OutputFormat::binary) return write_raw(*data);
   const auto id = nvme::IdentifyNamespace::decode(*data);
   show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id, *nsid));

@@ -1,0 +1,449 @@
+#!/usr/bin/env python3
+"""nvmf-target, nvmf-connect and nvmf as their users run them: background, foreground, --run, names,
+identify, the end by every way there is. Prints `N passed, N failed`."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
+import cases  # noqa: E402
+import programs  # noqa: E402
+from cases import check  # noqa: E402
+
+NQN = "nqn.2024-05.org.example:tools"
+MIB = 1 << 20
+SCRIPT_LIMIT = 240
+
+
+class Scene:
+    """A workspace with a target in it."""
+
+    def __init__(self, bin_folder, io, target=True, namespaces=("memory:64M",), options=()):
+        self.space = programs.Workspace(bin_folder, io)
+        self.target = None
+        if target:
+            arguments = [word for n in namespaces for word in ("--namespace", n)]
+            self.target = programs.Target(self.space, {NQN: [*arguments, *options]})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.target:
+            self.target.kill()
+        self.space.__exit__()
+
+    @property
+    def uri(self):
+        return self.target.uris[NQN]
+
+    def run(self, *argv, **named):
+        return self.space.run(*argv, **named)
+
+    def connect(self, *options):
+        """A connection in the background: name of each namespace to its NBD URI."""
+        done = self.run("nvmf-connect", self.uri, *options).must_succeed()
+        lines = [programs.NAMESPACE_LINE.match(line) for line in done.out.splitlines()]
+        check(lines and all(lines), f"nvmf-connect printed {done.out!r}")
+        return {line[1]: line[2] for line in lines}
+
+    def refused(self, *argv, status=1, says="", within=15):
+        """The command must fail with that status and one clear sentence."""
+        done = self.run(*argv)
+        check(done.status == status, f"`{done.command}` exited {done.status}, not {status}: "
+                                     f"{done.err}{done.out}")
+        check(says in done.err, f"`{done.command}` said {done.err!r} instead of …{says}…")
+        check(done.seconds < within, f"`{done.command}` took {done.seconds:.1f} s")
+        check(status != 1 or done.err.count("\n") == 1, f"more than one sentence: {done.err!r}")
+        return done
+
+    def listed(self):
+        return json.loads(self.run("nvmf", "list", "-o", "json").must_succeed().out)
+
+    def pid(self, name):
+        for connection in self.listed()["Connections"]:
+            if connection["name"] == name:
+                return connection["pid"]
+        raise cases.Failed(f"{name} is not listed")
+
+    def log(self, name):
+        with open(os.path.join(self.space.runtime, name + ".log")) as text:
+            return text.read()
+
+    def wait_gone(self, pid, seconds):
+        cases.wait_until(lambda: not programs._running(pid), seconds, f"the end of process {pid}")
+
+    def nothing_left_but_the_target(self):
+        left = [pid for pid in self.space.processes()
+                if self.target is None or pid != self.target.process.pid]
+        check(not left, f"processes are left: {left}")
+        check(not self.space.sockets(), f"sockets are left: {self.space.sockets()}")
+
+
+def copies_back(scene, uri, size=16 * MIB):
+    data = programs.random_file(scene.space.path("data"), size)
+    scene.run("nbdcopy", data, uri).must_succeed()
+    scene.run("nbdcopy", uri, scene.space.path("back")).must_succeed()
+    with open(scene.space.path("back"), "r+b") as back:
+        back.truncate(size)
+    check(programs.same_bytes(data, scene.space.path("back")), "what was read is not what was written")
+
+
+def background(new):
+    with new(namespaces=("memory:64M", "memory:32M,block=4096")) as scene:
+        exports = scene.connect()
+        check(list(exports) == ["nvmf0n1", "nvmf0n2"], f"exports {exports}")
+        copies_back(scene, exports["nvmf0n1"])
+        copies_back(scene, exports["nvmf0n2"])
+        shown = json.loads(scene.run("nbdinfo", "--json", exports["nvmf0n2"]).must_succeed().out)
+        check(shown["exports"][0]["block_size_minimum"] == 4096, f"nbdinfo says {shown}")
+        listed = scene.listed()
+        connection = listed["Connections"][0]
+        check(connection["state"] == "live" and connection["subnqn"] == NQN, f"{connection}")
+        check(connection["io"] == scene.space.environment["NVMF_IO"], f"runs on {connection['io']}")
+        check([d["SectorSize"] for d in listed["Devices"]] == [512, 4096], f"{listed['Devices']}")
+        check("nvmf0n2" in scene.run("nvmf", "list").must_succeed().out, "the table lacks nvmf0n2")
+        done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+        check(done.seconds < 5, f"disconnect took {done.seconds:.1f} s")
+        scene.nothing_left_but_the_target()
+        check("disconnected on request" in scene.log("nvmf0"), scene.log("nvmf0"))
+
+
+def foreground_and_sigterm(new):
+    with new() as scene:
+        connection = programs.Connection(scene.space, scene.uri, "--name", "disk", "-g", "-G")
+        copies_back(scene, connection.exports["diskn1"])
+        connection.stop()
+        check(connection.errors() == "", f"it said {connection.errors()!r}")
+        scene.nothing_left_but_the_target()
+
+
+def both_spellings(new):
+    with new() as scene:
+        done = scene.run("nvmf-connect", "-t", "tcp", "-a", "127.0.0.1", "-s", scene.target.port, "-n",
+                         NQN, "-i", "3", "-Q", "32", "-k", "10", "-W", "1", "-P", "1",
+                         "-q", programs.HOST_NQN, "-I", programs.HOST_ID, "-d", "-T", "8",
+                         "--nbd", "tcp:127.0.0.1:0").must_succeed()
+        check(done.err.count("no effect") == 2, f"notes: {done.err!r}")
+        check(" nbd://127.0.0.1:" in done.out, f"it printed {done.out!r}")
+        copies_back(scene, done.out.split()[1])
+        connection = scene.listed()["Connections"][0]
+        check(len(connection["queues"]) == 3, f"queues: {connection['queues']}")
+        check(connection["queue_size"] == 32 and connection["hostnqn"] == programs.HOST_NQN,
+              f"{connection}")
+        scene.run("nvmf", "disconnect", "-n", NQN).must_succeed()
+        scene.nothing_left_but_the_target()
+
+
+def run_command(new):
+    with new() as scene:
+        done = scene.run("nvmf-connect", scene.uri, "--run", 'nbdinfo --size "$uri"; exit 7')
+        check(done.status == 7 and done.out == f"{64 * MIB}\n", f"{done}")
+        done = scene.run("nvmf-connect", scene.uri, "--run", "kill -9 $$")
+        check(done.status == 137, f"{done}")
+        scene.nothing_left_but_the_target()
+        # The command goes when the connection does, with all that it started.
+        mark = scene.space.path("mark")
+        connection = programs.Server(
+            scene.space, ["nvmf-connect", scene.uri, "--run",
+                          f"trap 'echo told > {mark}; exit 0' TERM; echo up; sleep 100 & wait"],
+            "up", 1)
+        os.kill(scene.target.process.pid, signal.SIGKILL)
+        check(connection.wait(5) == 1, "a lost connection must exit 1")
+        check("lost" in connection.errors(), f"it said {connection.errors()!r}")
+        check(os.path.exists(mark), "the command was not told")
+        connection.kill()
+        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
+
+
+def ignoring_command(new):
+    with new() as scene:
+        connection = programs.Server(
+            scene.space, ["nvmf-connect", scene.uri, "--run",
+                          "trap '' TERM; echo up; while :; do sleep 1; done"], "up", 1)
+        os.kill(connection.process.pid, signal.SIGTERM)
+        check(connection.wait(5) == 137, "the command's status is that of its SIGKILL")
+        connection.kill()
+        scene.nothing_left_but_the_target()
+
+
+def read_only(new):
+    with new() as scene:
+        uri = scene.connect("--read-only")["nvmf0n1"]
+        scene.run("nbdinfo", "--is", "read-only", uri).must_succeed()
+
+
+def identify(new):
+    with new() as scene:
+        scene.connect()
+        by_name = scene.run("nvmf", "id-ctrl", "nvmf0").must_succeed().out
+        check("sqes      : 0x66" in by_name, by_name)
+        check(scene.run("nvmf", "id-ctrl", "nvmf0n1").must_succeed().out == by_name, "by namespace")
+        by_uri = json.loads(scene.run("nvmf", "id-ctrl", scene.uri, "-o", "json").must_succeed().out)
+        check(by_uri["subnqn"] == NQN, f"{by_uri}")
+        namespace = json.loads(
+            scene.run("nvmf", "id-ns", "nvmf0n1", "-o", "json").must_succeed().out)
+        check(namespace["nsze"] == 64 * MIB // 512, f"{namespace}")
+        raw = scene.space.path("raw")
+        scene.run("sh", "-c", f"{scene.space.program('nvmf')} id-ns {scene.uri}/1 -b > {raw}"
+                  ).must_succeed()
+        with open(raw, "rb") as data:
+            data = data.read()
+        check(len(data) == 4096 and int.from_bytes(data[:8], "little") == 64 * MIB // 512, "raw data")
+        scene.refused("nvmf", "id-ns", "nvmf0n7", says="Invalid Namespace")
+        scene.refused("nvmf", "id-ctrl", "nvmf3", says="no connection nvmf3")
+        scene.refused("nvmf", "id-ctrl", f"{scene.uri}x", says=NQN + "x")
+        check(len(scene.listed()["Connections"]) == 1, "a URI must leave nothing behind")
+
+
+def names(new):
+    with new() as scene:
+        scene.connect("--name", "disk")
+        scene.refused("nvmf-connect", scene.uri, says="disk (process")
+        scene.refused("nvmf-connect", scene.uri, "-D", "--name", "disk", says="the name disk is taken")
+        check(list(scene.connect("-D")) == ["nvmf0n1"], "a second one, as asked for")
+        check(list(scene.connect("-D")) == ["nvmf1n1"], "a third one")
+        scene.run("nvmf", "disconnect", "disk", "nvmf0").must_succeed()
+        check([c["name"] for c in scene.listed()["Connections"]] == ["nvmf1"], "nvmf1 stays")
+        scene.refused("nvmf", "disconnect", "disk", says="no connection disk")
+        scene.refused("nvmf", "disconnect", "-n", "nqn.other", says="nqn.other")
+        scene.run("nvmf", "disconnect-all").must_succeed()
+        scene.nothing_left_but_the_target()
+        scene.run("nvmf", "disconnect", "--all").must_succeed()
+
+
+def killed_connection(new):
+    with new() as scene:
+        scene.connect()
+        pid = scene.pid("nvmf0")
+        os.kill(pid, signal.SIGKILL)
+        scene.wait_gone(pid, 2)
+        check(scene.space.sockets(), "the test expects sockets that nobody removed")
+        check(scene.listed()["Connections"] == [], "a dead connection is not listed")
+        scene.refused("nvmf", "id-ctrl", "nvmf0", says="no connection nvmf0")
+        exports = scene.connect()
+        check(list(exports) == ["nvmf0n1"], f"the name is free again: {exports}")
+        copies_back(scene, exports["nvmf0n1"])
+        scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+        scene.nothing_left_but_the_target()
+
+
+def lost_target(new):
+    with new() as scene:
+        uri = scene.connect()["nvmf0n1"]
+        foreground = programs.Connection(scene.space, scene.uri, "-D")
+        pid = scene.pid("nvmf0")
+        os.kill(scene.target.process.pid, signal.SIGKILL)
+        check(foreground.wait(5) == 1, "a lost connection must exit 1")
+        check(NQN in foreground.errors() and "lost" in foreground.errors(),
+              f"it said {foreground.errors()!r}")
+        scene.wait_gone(pid, 5)
+        check("is lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
+        check(scene.run("nbdinfo", uri).status != 0, "nobody serves any more")
+        foreground.kill()
+        scene.target.process.wait()
+        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
+        check(not scene.space.sockets(), f"sockets are left: {scene.space.sockets()}")
+
+
+def hanging_target(new):
+    """A target that is stopped keeps its connections open and says nothing."""
+    with new() as scene:
+        uri = scene.connect("-k", "60")["nvmf0n1"]
+        client = programs.Server(scene.space, ["sh", "-c", f"echo up; exec nbdcopy {uri} null:"],
+                                 "up", 1)
+        scene.target.process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(0.3)
+            done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+            check(done.seconds < 5, f"disconnect took {done.seconds:.1f} s")
+            client.kill()
+            scene.nothing_left_but_the_target()
+            scene.refused("nvmf", "id-ctrl", scene.uri, within=25)
+            started = time.monotonic()
+            connecting = programs.Server(scene.space, ["sh", "-c", "echo up; exec " + " ".join(
+                [scene.space.program("nvmf-connect"), "--foreground", scene.uri])], "up", 1)
+            time.sleep(0.5)
+            connecting.process.terminate()
+            check(connecting.wait(5) == 1, "ended while connecting: exit 1")
+            check(time.monotonic() - started < 5, "SIGTERM while connecting took too long")
+            connecting.kill()
+        finally:
+            scene.target.process.send_signal(signal.SIGCONT)
+        scene.nothing_left_but_the_target()
+
+
+def keep_alive_notices_silence(new):
+    with new() as scene:
+        scene.connect("-k", "2")
+        pid = scene.pid("nvmf0")
+        scene.target.process.send_signal(signal.SIGSTOP)
+        try:
+            scene.wait_gone(pid, 8)
+        finally:
+            scene.target.process.send_signal(signal.SIGCONT)
+        check("lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
+        scene.nothing_left_but_the_target()
+
+
+def bad_input(new):
+    with new() as scene:
+        uri = scene.uri
+        host, port = "127.0.0.1", scene.target.port
+        scene.refused("nvmf-connect", "nvme+tcp://127.0.0.1:1/" + NQN, says="127.0.0.1:1")
+        scene.refused("nvmf-connect", f"nvme+tcp://{host}:{port}/nqn.2024-05.org.example:no",
+                      says="nqn.2024-05.org.example:no")
+        scene.refused("nvmf-connect", "nvme+tcp://no.such.host.invalid/" + NQN, says="no.such.host")
+        scene.refused("nvmf-connect", uri + "/9", says=NQN)
+        for argv in ([], ["--frob", uri], [uri, "-c", "10"], ["nvme+rdma://h/" + NQN], [uri, "-a", "h"],
+                     ["-a", host], ["-t", "rdma", "-a", host, "-n", NQN], [uri, "-i", "0"],
+                     [uri, "-i", "x"], [uri, "-Q", "1"], [uri, "--nbd", "here"], [uri, "--name", "a/b"],
+                     [uri, "-k", "99999999"], [uri, "-T", "300"], [uri, "-I", "nonsense"],
+                     [f"nvme+tcp://{host}:{port}/"]):
+            scene.refused("nvmf-connect", *argv, status=2)
+        for argv in ([], ["frob"], ["disconnect"], ["disconnect", "a", "--all"], ["id-ctrl"],
+                     ["list", "-o", "xml"], ["id-ctrl", "a b"], ["id-ns", uri]):
+            scene.refused("nvmf", *argv, status=2)
+        for program in ("nvmf", "nvmf-connect"):
+            scene.run(program, "--help").must_succeed()
+            check(scene.run(program, "--version").must_succeed().out.startswith(program), "version")
+        taken = scene.space.path("taken")
+        with open(taken, "w") as file:
+            file.write("keep me")
+        scene.refused("nvmf-connect", uri, "--nbd", "unix:" + taken, says=taken)
+        scene.refused("nvmf-connect", uri, "--nbd", "unix:/no/such/folder/s", says="/no/such/folder/s")
+        busy = scene.space.path("busy")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(busy)
+            other.listen(8)
+            scene.refused("nvmf-connect", uri, "--nbd", "unix:" + busy, says=busy)
+        os.unlink(busy)
+        with open(taken) as file:
+            check(file.read() == "keep me", "a file in the way must not be harmed")
+        scene.nothing_left_but_the_target()
+
+
+def refused_host(new):
+    with new(options=("--host", "nqn.2024-05.org.example:friend")) as scene:
+        scene.refused("nvmf-connect", scene.uri, "-q", "nqn.2024-05.org.example:stranger", "-I",
+                      programs.HOST_ID, says="nqn.2024-05.org.example:stranger")
+        scene.connect("-q", "nqn.2024-05.org.example:friend", "-I", programs.HOST_ID)
+
+
+def other_protocol(new):
+    """Peers that speak something else, or nothing."""
+    with new(target=False) as scene, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        uri = f"nvme+tcp://127.0.0.1:{listener.getsockname()[1]}/{NQN}"
+        pid = os.fork()
+        if pid == 0:
+            peer, _ = listener.accept()
+            peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n" * 20)
+            while True:  # a second try is allowed after a bare close
+                silent, _ = listener.accept()
+                silent.close()
+        try:
+            scene.refused("nvmf-connect", uri, says="127.0.0.1:")
+            scene.refused("nvmf-connect", uri, says="127.0.0.1:")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        # Accepted by the kernel's backlog, never answered.
+        done = scene.refused("nvmf-connect", uri, within=25)
+        check("127.0.0.1:" in done.err, done.err)
+        scene.nothing_left_but_the_target()
+
+
+def no_namespaces(new):
+    with new(target=False) as scene:
+        config = scene.space.path("target.json")
+        with open(config, "w") as file:
+            json.dump({"listen": ["127.0.0.1:0"],
+                       "subsystems": [{"nqn": NQN, "namespaces": []}]}, file)
+        scene.target = programs.Server(scene.space, ["nvmf-target", "--config", config],
+                                       r"(nvme\+tcp://\S+)$", 1)
+        scene.refused("nvmf-connect", scene.target.matches[0][1], says="no namespace")
+
+
+def hanging_control_client(new):
+    """Somebody who opens the control socket and says nothing hurts nobody."""
+    with new() as scene:
+        scene.connect()
+        path = os.path.join(scene.space.runtime, "nvmf0.sock")
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(80)]
+        for one in crowd:
+            one.connect(path)
+            one.sendall(b'{"version":1,')
+        check(scene.run("nvmf", "list").must_succeed().seconds < 2, "list took too long")
+        done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+        check(done.seconds < 3, f"disconnect took {done.seconds:.1f} s")
+        for one in crowd:
+            one.close()
+
+
+def stopped_connection(new):
+    """A connection whose process is stopped is named by list, and others are shown."""
+    with new() as scene:
+        scene.connect()
+        scene.connect("-D")
+        pid = scene.pid("nvmf0")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            done = scene.run("nvmf", "list")
+            check(done.status == 1 and "nvmf1n1" in done.out and "nvmf0.sock" in done.err, f"{done}")
+            check(done.seconds < 4, f"list took {done.seconds:.1f} s")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        scene.run("nvmf", "disconnect", "--all").must_succeed()
+        scene.nothing_left_but_the_target()
+
+
+def interrupted_parent(new):
+    """Whoever ends the waiting parent ends the child that still connects."""
+    with new(target=False) as scene, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        uri = f"nvme+tcp://127.0.0.1:{listener.getsockname()[1]}/{NQN}"
+        parent = programs.Server(scene.space, ["sh", "-c", "echo up; exec "
+                                               + scene.space.program("nvmf-connect") + " " + uri],
+                                 "up", 1)
+        cases.wait_until(lambda: len(scene.space.processes()) == 2, 5, "the start of a child")
+        time.sleep(0.2)
+        parent.process.send_signal(signal.SIGINT)
+        parent.wait(2)
+        parent.kill()
+        cases.wait_until(lambda: not scene.space.processes(), 4, "the child's end")
+        check(not scene.space.sockets(), f"sockets are left: {scene.space.sockets()}")
+
+
+ALL = [background, foreground_and_sigterm, both_spellings, run_command, ignoring_command, read_only,
+       identify, names, killed_connection, lost_target, hanging_target, keep_alive_notices_silence,
+       bad_input, refused_host, other_protocol, no_namespaces, hanging_control_client,
+       stopped_connection, interrupted_parent]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="folder of the programs")
+    parser.add_argument("--io", choices=("io_uring", "epoll"), default="epoll")
+    parser.add_argument("--only", action="append", help="run cases whose name has this in it")
+    words = parser.parse_args()
+    counted = cases.Cases(words.only)
+
+    def body():
+        for case in ALL:
+            counted.run(case.__name__, case,
+                        lambda **options: Scene(words.bin, words.io, **options))
+
+    return cases.run_script(body, counted, SCRIPT_LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
