@@ -237,7 +237,7 @@ TEST_F(AssociationTest, SurvivesAWholeNetworkOfLosses) {
     TestHost& h = host();
     h.bring_up_io();
     loop.file_latency = 50ms;
-    std::vector<std::unique_ptr<Pending>> commands;
+    std::vector<std::shared_ptr<Pending>> commands;
     for (std::uint32_t i = 0; i < 20; ++i) {
       commands.push_back(h.io().start(nvme::write_command(1 + i % 2, i, 100), Bytes(51200)));
     }

@@ -73,7 +73,7 @@ TEST_F(EventsTest, SaysNothingThatWasNotEnabled) {
 }
 
 TEST_F(EventsTest, LimitsTheRequests) {
-  std::vector<std::unique_ptr<Pending>> requests;
+  std::vector<std::shared_ptr<Pending>> requests;
   for (std::size_t i = 0; i < kAsyncEventsMax; ++i) {
     requests.push_back(h->admin().start(nvme::async_event_request()));
   }

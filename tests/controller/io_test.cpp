@@ -234,7 +234,7 @@ TEST_F(IoTest, RunsMoreCommandsThanThereAreBuffers) {
   h->options().queue_entries = 128;
   constexpr std::uint16_t kQueues = 8;
   for (std::uint16_t qid = 2; qid < 2 + kQueues; ++qid) ASSERT_TRUE(h->connect_io(qid).ok());
-  std::vector<std::pair<TestQueue*, std::unique_ptr<Pending>>> reads;
+  std::vector<std::pair<TestQueue*, std::shared_ptr<Pending>>> reads;
   const Bytes expected = random_bytes(kDiskBytes, 99);
   loop.file_bytes("disk.img") = expected;
   for (int i = 0; i < 120; ++i) {
@@ -264,7 +264,7 @@ TEST_F(IoTest, RunsMoreCommandsThanThereAreBuffers) {
 // Hosts that stop in the middle of their transfers do not stop the others.
 TEST_F(IoTest, LeavesABufferToEachQueue) {
   h->options().queue_entries = 128;
-  std::vector<std::unique_ptr<Pending>> stuck;
+  std::vector<std::shared_ptr<Pending>> stuck;
   std::vector<std::shared_ptr<sim::Link>> links;
   for (std::uint16_t qid = 2; qid < 7; ++qid) {
     ASSERT_TRUE(h->connect_io(qid).ok());

@@ -104,8 +104,8 @@ class TestQueue final : public transport::HostQpairEvents {
   }
 
   /// `data` is sent, or filled if `from` (then only its length counts).
-  std::unique_ptr<Pending> start(const nvme::Sqe& sqe, Bytes data = {}, bool from = false) {
-    auto pending = std::make_unique<Pending>();
+  std::shared_ptr<Pending> start(const nvme::Sqe& sqe, Bytes data = {}, bool from = false) {
+    auto pending = std::make_shared<Pending>();
     pending->sqe = sqe;
     pending->buffer = std::move(data);
     pending->data = pending->buffer.data();
@@ -116,9 +116,11 @@ class TestQueue final : public transport::HostQpairEvents {
     pending->complete = [](transport::HostCommand& c) { static_cast<Pending&>(c).done = true; };
     if (reason_) {
       pending->done = true;
-    } else {
-      qpair_->submit(*pending);
+      return pending;
     }
+    std::erase_if(in_flight_, [](const auto& one) { return one->done; });
+    in_flight_.push_back(pending);
+    qpair_->submit(*pending);
     return pending;
   }
   Answer wait(const Pending& pending, Duration most = 60s) {
@@ -138,6 +140,7 @@ class TestQueue final : public transport::HostQpairEvents {
  private:
   sim::VirtualLoop& loop_;
   std::unique_ptr<tcp::HostQpair> qpair_;
+  std::vector<std::shared_ptr<Pending>> in_flight_;  // however soon the test forgets them
   bool ready_ = false;
   std::optional<Error> reason_;
 };
