@@ -68,12 +68,12 @@ void add_disconnect_all(CLI::App& app, std::function<int()>& chosen) {
 
 void add_temporary(CLI::App& verb, TemporaryOptions& options) {
   constexpr const char* kGroup = "With a URI";
-  verb.add_option("--hostnqn", options.hostnqn, "NQN of this host")->group(kGroup);
-  verb.add_option("--hostid", options.hostid, "UUID of this host")->group(kGroup);
-  verb.add_option("--host-traddr", options.host_traddr, "Source address")->group(kGroup);
-  verb.add_option("--host-iface", options.host_iface, "Interface")->group(kGroup);
-  verb.add_flag("--hdr-digest", options.header_digest, "Check PDU headers")->group(kGroup);
-  verb.add_flag("--data-digest", options.data_digest, "Check data")->group(kGroup);
+  verb.add_option("-q,--hostnqn", options.hostnqn, "NQN of this host")->group(kGroup);
+  verb.add_option("-I,--hostid", options.hostid, "UUID of this host")->group(kGroup);
+  verb.add_option("-w,--host-traddr", options.host_traddr, "Source address")->group(kGroup);
+  verb.add_option("-f,--host-iface", options.host_iface, "Interface")->group(kGroup);
+  verb.add_flag("-g,--hdr-digest", options.header_digest, "Check PDU headers")->group(kGroup);
+  verb.add_flag("-G,--data-digest", options.data_digest, "Check data")->group(kGroup);
 }
 
 CLI::App* add_identify(CLI::App& app, std::function<int()>& chosen, const std::string& name,

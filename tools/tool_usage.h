@@ -14,7 +14,7 @@ inline std::string usage_error(const CLI::App& app, const CLI::ParseError& error
   for (const std::string& word : app.remaining(true)) {
     if (word.starts_with('-')) unknown += (unknown.empty() ? "" : ", ") + word;
   }
-  return unknown.empty() ? error.what() : "unknown option: " + unknown;
+  return unknown.empty() ? error.what() : "there is no such option as " + unknown;
 }
 
 }  // namespace nvmf::tools

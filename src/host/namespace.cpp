@@ -128,7 +128,9 @@ Result<std::shared_ptr<const Namespace>> make_namespace(const NamespaceSource& s
   info.preferred_bytes = preferred_bytes(s.id, block_bytes);
   info.transfer_bytes_max = transport::kCommandBytesMax;
   info.read_only = s.read_only || (s.id.nsattr & nvme::kNsattrWriteProtected) != 0;
-  info.flush = (s.controller.vwc & nvme::kVwcPresent) != 0;
+  // Flush is mandatory and harmless without a cache: asked for rather than left out on the word of
+  // a controller that says it has none (Base 2.1 §7.2).
+  info.flush = true;
   info.write_zeroes = (s.controller.oncs & nvme::kOncsWriteZeroes) != 0;
   info.deallocate = (s.controller.oncs & nvme::kOncsDsm) != 0;
   return ns;

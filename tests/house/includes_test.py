@@ -32,7 +32,7 @@ LIBRARIES = {
     r"libnbd": {"controller", "tests"},
     r"sys/socket\.h|netinet/|sys/epoll\.h|sys/un\.h": {"io", "tools", "tests"},
 }
-HEAVY_NOT_IN_HEADERS = re.compile(r"nlohmann|spdlog|CLI/|gmock")
+HEAVY_NOT_IN_HEADERS = re.compile(r"nlohmann/json\.hpp|spdlog|gmock")
 
 
 def room_of(path: str) -> str | None:

@@ -370,10 +370,11 @@ TEST(HostQpair, RefusesADeclinedDigest) {
 TEST(HostQpair, FinishSendsWhatIsQueuedThenFin) {
   Pair p(Wiring{.name = ""});
   Io write(kWrite, 0, 512, 1);
-  p.run(write);
+  p.qpair->submit(write);
   p.qpair->finish();
   ASSERT_TRUE(p.loop.run_until([&] { return p.events.ended && p.session->ended; }, 10s));
   EXPECT_EQ(p.events.ended->code, 0);
+  EXPECT_EQ(p.session->commands, 1u) << "the queued capsule left before the FIN";
 }
 
 }  // namespace

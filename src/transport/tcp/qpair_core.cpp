@@ -34,7 +34,7 @@ void QpairCore::recv_advance(std::size_t bytes) {
 
 std::size_t QpairCore::send_vectors(std::span<iovec> out) {
   woken_ = false;
-  if (!ending_) pump();
+  if (!ending_ || finishing_) pump();
   return sender_.send_vectors(out);
 }
 
@@ -77,6 +77,7 @@ void QpairCore::finish_with(Error reason) {
   if (ending_) return;
   if (!open_) return end_with(std::move(reason));
   ending_ = true;
+  finishing_ = true;  // what was accepted is still sent
   receiver_.stop();
   reason_ = std::move(reason);
   stream_->finish(kFinishLinger);

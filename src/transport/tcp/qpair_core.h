@@ -69,6 +69,7 @@ class QpairCore : public transport::StreamUser, protected PduHandler {
   bool controller_;
   bool open_ = false;
   bool ending_ = false;
+  bool finishing_ = false;
   bool woken_ = false;
   Error reason_;
   std::string peer_;
