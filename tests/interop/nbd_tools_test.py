@@ -149,7 +149,7 @@ def fio_verify(tools):
     """Random sizes, several jobs at once, each block with a checksum that fio itself verifies."""
     with tools.served("-i", "4") as connection:
         common = ["fio", "--output-format=json", "--ioengine=nbd", f"--uri={connection.export(1)}",
-                  "--verify=crc32c", "--verify_fatal=1", "--group_reporting", "--numjobs=4",
+                  "--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--group_reporting", "--numjobs=4",
                   "--iodepth=16", "--size=24M", "--offset_increment=32M"]
         report = tools.workspace.path("fio.json")
         tools.run(*common, "--name=mixed", "--rw=randwrite", "--do_verify=1",
