@@ -41,8 +41,9 @@ struct HostCommand {
   // The outcome.
   Delivery delivery = Delivery::not_sent;
   /// With Delivery::answered. A read that the controller called successful but whose data came
-  /// short ends as Data Transfer Error, one whose data digest was wrong as Transient Transport
-  /// Error (NVMe/TCP 1.0 §3.5.1); otherwise as the controller said.
+  /// short ends as Data Transfer Error, as does a write whose data it never fetched; a read whose
+  /// data digest was wrong as Transient Transport Error (NVMe/TCP 1.0 §3.5.1); otherwise as the
+  /// controller said.
   nvme::Cqe cqe;
   std::uint32_t received_bytes = 0;
 

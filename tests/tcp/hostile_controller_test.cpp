@@ -362,6 +362,28 @@ TEST_F(HostileController, TermReqIsPutIntoWords) {
   EXPECT_EQ(c.delivery, Delivery::unanswered);
 }
 
+TEST_F(HostileController, AnswerBeforeTheSendWasReleasedWaitsForIt) {
+  // Bytes are read from our buffers 1 ms after they were named. The answer comes in the middle of
+  // that: `complete` now would let the caller reuse a buffer that is still being sent.
+  loop.pipe = {.latency = 300us, .send_hold = 1ms};
+  start({.queue_entries = 8, .r2t_max = 1, .in_capsule_bytes = 0});
+  ready();
+  Command c(DataDirection::to_controller, 1 << 20);
+  const std::uint16_t cid = submit(c);
+  peer.send(r2t_bytes(cid, 1, 0, 1 << 20));
+  const std::size_t before = peer.incoming.size();
+  ASSERT_TRUE(loop.run_until([&] { return peer.incoming.size() > before + 4096; }, 10s));
+  loop.run_for(200us);
+  loop.links().front()->options = {.latency = 0us};  // the next bytes of the peer come at once
+  const std::uint32_t free_before = qpair->free_slots();
+  peer.send(capsule_resp_bytes(cid, nvme::StatusCode::internal_error));
+  loop.run_for(100us);
+  EXPECT_EQ(c.completions, 0);
+  EXPECT_EQ(qpair->free_slots(), free_before);
+  ASSERT_TRUE(loop.run_until([&] { return c.completions == 1; }, 10s));
+  EXPECT_EQ(c.cqe.status.code(), nvme::StatusCode::internal_error);
+}
+
 TEST_F(HostileController, CommandEndedEarlySendsNoMoreData) {
   // The answer comes while H2CData is still to be sent: the buffer must be let go of first.
   start({.queue_entries = 8, .r2t_max = 1, .in_capsule_bytes = 0});
@@ -373,6 +395,34 @@ TEST_F(HostileController, CommandEndedEarlySendsNoMoreData) {
   ASSERT_TRUE(loop.run_until([&] { return c.completions == 1; }, 10s));
   EXPECT_EQ(c.cqe.status.code(), nvme::StatusCode::internal_error);
   EXPECT_EQ(qpair->free_slots(), 7u);
+}
+
+TEST_F(HostileController, SuccessOfAWriteWhoseDataWasNotFetched) {
+  start();
+  ready();
+  // No R2T at all, one for a part only, one that is still unanswered, one for everything.
+  const auto outcome = [&](std::uint32_t asked_bytes, bool answer_at_once) {
+    Command c(DataDirection::to_controller, 8192);
+    const std::uint16_t cid = submit(c);
+    const Bytes success = capsule_resp_bytes(cid);
+    const Bytes r2t = asked_bytes != 0 ? r2t_bytes(cid, 1, 0, asked_bytes) : Bytes{};
+    if (answer_at_once) {
+      peer.send(r2t + success);
+    } else {
+      const std::size_t before = peer.pdus().size();
+      peer.send(r2t);
+      const std::size_t after = before + (asked_bytes + 4095) / 4096;  // MAXH2CDATA
+      EXPECT_TRUE(loop.run_until([&] { return peer.pdus().size() == after; }, 10s));
+      peer.send(success);
+    }
+    EXPECT_TRUE(loop.run_until([&] { return c.completions == 1; }, 10s));
+    EXPECT_EQ(c.delivery, Delivery::answered);
+    return c.cqe.status.code();
+  };
+  EXPECT_EQ(outcome(0, true), nvme::StatusCode::data_transfer_error);
+  EXPECT_EQ(outcome(4096, false), nvme::StatusCode::data_transfer_error);
+  EXPECT_EQ(outcome(8192, true), nvme::StatusCode::data_transfer_error);
+  EXPECT_EQ(outcome(8192, false), nvme::StatusCode::success);
 }
 
 }  // namespace

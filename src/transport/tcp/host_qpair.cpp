@@ -326,7 +326,8 @@ void HostQpair::on_pdu_data(bool digest_ok) {
 }
 
 /// Ends a command in the eyes of the controller. NVMe knows no short read: data that a successful
-/// command promised and did not send is an error, wherever the success was said.
+/// command promised and did not send is an error, wherever the success was said. Nor is a write
+/// done whose data was not fetched: believed, it would be lost without a word.
 void HostQpair::answer(Slot& slot, const nvme::Cqe& cqe) {
   transport::HostCommand& command = *slot.command;
   slot.answered = true;
@@ -339,6 +340,13 @@ void HostQpair::answer(Slot& slot, const nvme::Cqe& cqe) {
     } else if (command.received_bytes != command.data_bytes) {
       command.cqe.status = nvme::StatusCode::data_transfer_error;
     }
+  }
+  // Data that an R2T was to fetch: none for the rest of it, or one that we have not answered yet.
+  const bool fetched = slot.r2t_end_bytes == command.data_bytes && slot.transfer_count == 0;
+  const bool by_r2t = command.direction == transport::DataDirection::to_controller &&
+                      command.sqe.sgl.type == nvme::kSglTransportDataBlock;
+  if (cqe.status.ok() && by_r2t && !fetched) {
+    command.cqe.status = nvme::StatusCode::data_transfer_error;
   }
   complete_if_done(static_cast<std::uint32_t>(&slot - slots_.data()));
 }
