@@ -123,12 +123,13 @@ TEST(Protocol, ErrorsThatNbdHasNoValueForBecomeEio) {
 
 TEST(Request, FlagsFollowTheDevice) {
   host::BlockInfo info;
-  EXPECT_EQ(transmission_flags(info, false), 0x10d);  // flags, flush, FUA, multi-conn
-  EXPECT_EQ(transmission_flags(info, true), 0x18d);   // and DF
+  // Flags, flush, FUA, multi-conn; write zeroes and fast zero even where they are slow.
+  EXPECT_EQ(transmission_flags(info, false), 0x94d);
+  EXPECT_EQ(transmission_flags(info, true), 0x9cd);  // and DF
   info.flush = false;
-  EXPECT_EQ(transmission_flags(info, false), 0x109);
+  EXPECT_EQ(transmission_flags(info, false), 0x949);
   info.deallocate = true;
-  EXPECT_EQ(transmission_flags(info, false), 0x129);
+  EXPECT_EQ(transmission_flags(info, false), 0x969);
   info.write_zeroes = true;
   EXPECT_EQ(transmission_flags(info, false), 0x969);
   info.read_only = true;

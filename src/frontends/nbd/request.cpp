@@ -56,8 +56,9 @@ std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured) {
   if (structured) flags |= kSendDf;
   if (info.read_only) return flags | kReadOnly;
   if (info.deallocate) flags |= kSendTrim;
-  if (info.write_zeroes) flags |= kSendWriteZeroes | kSendFastZero;
-  return flags;
+  // Without a command for it the device writes zeroes itself, or says ENOTSUP to those who want
+  // it fast: in both cases they need not come through this socket.
+  return flags | kSendWriteZeroes | kSendFastZero;
 }
 
 InfoBlockSize block_size(const host::BlockInfo& info, std::uint32_t payload_bytes_max) {
