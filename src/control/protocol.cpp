@@ -44,9 +44,13 @@ Result<std::string> parse_request(std::string_view line, json& args) {
   if (!request.is_object()) return fail("the request is not a JSON object on one line", EBADMSG);
   const json* version = member(request, "version");
   if (version == nullptr || *version != kProtocolVersion) {
+    // dump() goes as deep as its value is nested, and a peer's value is as deep as it likes.
     return fail(fmt::format("the request's version is {} but this process speaks version {}: use "
                             "programs of the same release",
-                            version == nullptr ? "missing" : version->dump(), kProtocolVersion),
+                            version == nullptr        ? "missing"
+                            : version->is_primitive() ? version->dump()
+                                                      : version->type_name(),
+                            kProtocolVersion),
                 EPROTONOSUPPORT);
   }
   const json* verb = member(request, "verb");

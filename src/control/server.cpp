@@ -29,11 +29,9 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
     progress();
     if (finishing_) return;
     send_line(std::move(line));
-    if (server_.stopping_) {
-      finish();
-    } else {
-      set_paused(false);
-    }
+    // The next request is taken when this answer is sent: a client that asks and never reads would
+    // otherwise fill our memory.
+    if (server_.stopping_) finish();
   }
 
   /// At the server's end: takes no more requests, and goes when nothing is left to be sent.
@@ -82,7 +80,9 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
   }
   void on_all_sent() override {
     progress();
-    if (ended() && !waiting_) finish();
+    if (waiting_ || finishing_) return;
+    set_paused(false);  // may take the next request, or find that there is none
+    if (ended() && !waiting_ && !sending()) finish();
   }
 
   Server& server_;

@@ -54,6 +54,11 @@ TEST(ControlProtocol, WhatIsNoRequestIsRefusedWithASentence) {
 TEST(ControlProtocol, DeepNestingDoesNotHurt) {
   json args;
   EXPECT_FALSE(parse_request(std::string(kLineBytesMax, '['), args));
+  const std::size_t depth = 100000;
+  const auto version = parse_request(
+      R"({"version":)" + std::string(depth, '[') + std::string(depth, ']') + "}", args);
+  ASSERT_FALSE(version);
+  EXPECT_NE(version.error().message.find("version is array"), std::string::npos);
 }
 
 TEST(ControlProtocol, ResponsesCarryFieldsOrTheError) {

@@ -182,6 +182,24 @@ TEST_F(ControlServer, AClientThatDoesNotReadIsCutOff) {
   EXPECT_EQ(server->clients(), 0u);
 }
 
+TEST_F(ControlServer, AClientThatAsksAndDoesNotReadIsServedNoFurther) {
+  loop.pipe.window_bytes = 1024;
+  int served = 0;
+  server->handle("big", [&served](const json&, Responder respond) {
+    ++served;
+    respond.succeed({{"data", std::string(100'000, 'x')}});
+  });
+  auto user = raw();
+  user->room = 0;
+  std::string many;
+  for (int i = 0; i < 100; ++i) many += request_line("big", json::object());
+  user->send(bytes(many));
+  loop.run_for(kClientPatience + seconds(5));
+  EXPECT_EQ(served, 1);
+  EXPECT_TRUE(user->closed);
+  EXPECT_EQ(server->clients(), 0u);
+}
+
 TEST_F(ControlServer, HungClientsMakeRoomForOthers) {
   std::vector<std::unique_ptr<sim::ByteUser>> crowd;
   for (std::size_t i = 0; i < kClientsMax; ++i) crowd.push_back(raw());
