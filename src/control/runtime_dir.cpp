@@ -185,7 +185,10 @@ Result<RuntimeDir> RuntimeDir::open(const std::string& path) {
   const std::string absolute = std::filesystem::absolute(path, error).lexically_normal().string();
   if (error) return cannot("use", path, error.value());
   if (::mkdir(absolute.c_str(), 0700) != 0 && errno != EEXIST) {
-    return cannot("make the runtime directory", absolute, errno);
+    return fail(fmt::format("cannot make the runtime directory {}: {}; set NVMF_RUNTIME_DIR to a "
+                            "directory of your own",
+                            absolute, std::strerror(errno)),
+                errno);
   }
   struct stat st{};
   if (::stat(absolute.c_str(), &st) != 0) {

@@ -17,7 +17,8 @@ Error invalid_parameter(const ConnectParams& p, std::uint16_t qid, const nvme::C
   const std::string what = fmt::format("the target refused to connect {}: it finds fault with {}",
                                        queue_name(qid), where.describe());
   if (where.in_data && where.offset == nvme::kConnectDataSubnqn) {
-    return {what + "; it has no such subsystem (ask it with: nvmf discover)", ENOENT};
+    return {what + "; it has no such subsystem: check the NQN (`nvme discover` lists those it has)",
+            ENOENT};
   }
   if (where.in_data && where.offset == nvme::kConnectDataHostnqn) {
     return {
@@ -80,8 +81,8 @@ Result<void> check_controller(const ConnectParams& p, const nvme::IdentifyContro
   if (p.nr_io_queues == 0) return {};
   if (id.cntrltype == nvme::ControllerType::discovery) {
     return fail(
-        "this is a discovery controller, which has no namespaces; use nvmf discover, or "
-        "name the subsystem that you want",
+        "this is a discovery controller, which has no namespaces; name the subsystem "
+        "that you want",
         EINVAL);
   }
   if (id.cntrltype == nvme::ControllerType::administrative) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
+#include <string>
 #include <utility>
 
 #include "host/log.h"
@@ -123,12 +125,22 @@ Task<void> scanner(Scan& scan) {
   }
 }
 
+/// What somebody who asked for another namespace may ask for.
+std::string describe(std::span<const std::uint32_t> nsids) {
+  constexpr std::size_t kNamed = 8;
+  if (nsids.empty()) return "this host sees none there";
+  return fmt::format("those that this host sees there: {}{}",
+                     fmt::join(nsids.first(std::min(nsids.size(), kNamed)), ", "),
+                     nsids.size() > kNamed ? ", …" : "");
+}
+
 }  // namespace
 
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout) {
   Scan scan{.association = association, .timeout = timeout};
   const nvme::NamespaceSelector& selector = association.params().namespace_selector;
   if (auto ok = co_await list_namespaces(scan); !ok) co_return ok;
+  const std::string there = describe(scan.nsids);
   if (const auto* nsid = std::get_if<1>(&selector)) {
     std::erase_if(scan.nsids, [nsid](std::uint32_t n) { return n != *nsid; });
   }
@@ -143,7 +155,7 @@ Task<Result<void>> scan_namespaces(Association& association, Duration timeout) {
   if (selector.index() != 0 && association.namespaces.empty()) {
     const bool known = selector.index() == 1 && !association.refused_namespaces.empty();
     co_return fail(known ? association.refused_namespaces.front()
-                         : "the controller has no " + describe(selector),
+                         : "the controller has no " + describe(selector) + "; " + there,
                    ENOENT);
   }
   co_return Result<void>{};

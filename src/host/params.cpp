@@ -51,10 +51,12 @@ Result<void> ConnectParams::validate() const {
       {"the keep-alive timeout in milliseconds", keep_alive_ms, 0, kKeepAliveMsMax},
       {"HPDA", hpda, 0, 31},
       {"the number of R2Ts per command", r2t_max, 1, transport::kR2tMax},
-      {"the type of service plus one", static_cast<std::uint64_t>(tos + 1), 0, 256},
   };
   for (const auto& r : ranges) {
     if (auto ok = check_range(r.what, r.value, r.least, r.most); !ok) return ok;
+  }
+  if (tos < -1 || tos > 255) {
+    return fail(fmt::format("the type of service is {} but must be from 0 to 255", tos), EINVAL);
   }
   const Duration least =
       std::min({connect_timeout, admin_timeout, command_timeout, bring_up_timeout});

@@ -74,7 +74,9 @@ TEST_F(RuntimeDirTest, ADirectoryThatOthersCanWriteIsRefused) {
   EXPECT_NE(dir.error().message.find(path.string()), std::string::npos);
   std::ofstream(folder / "file") << "x";
   EXPECT_FALSE(RuntimeDir::open(folder / "file"));
-  EXPECT_FALSE(RuntimeDir::open(folder / "missing" / "below"));
+  const auto below = RuntimeDir::open(folder / "missing" / "below");
+  ASSERT_FALSE(below);
+  EXPECT_NE(below.error().message.find("set NVMF_RUNTIME_DIR"), std::string::npos);
 }
 
 TEST_F(RuntimeDirTest, TheEnvironmentNamesIt) {
