@@ -133,7 +133,9 @@ void take_address(const Words& words, host::ConnectParams& params) {
     take_uri(words, params);
   }
   if (params.subnqn == nvme::kDiscoveryNqn) {
-    wrong("A discovery subsystem has no namespaces to serve: name a subsystem of the target");
+    wrong(
+        "The address names the discovery subsystem, or none, which has no namespaces to serve: "
+        "give nvme+tcp://HOST[:PORT]/SUBNQN");
   }
 }
 
@@ -156,7 +158,10 @@ Result<void> complete(const Words& words, ConnectOptions& options) {
   }
   params.keep_alive_ms = words.keep_alive_seconds * 1000;
   params.nr_io_queues = words.nr_io_queues.value_or(host::default_io_queues());
-  if (params.nr_io_queues == 0) wrong("At least one I/O queue is needed (-i)");
+  if (params.nr_io_queues == 0 || params.nr_io_queues > host::kIoQueuesMax) {
+    wrong(fmt::format("The number of I/O queues (-i) is {} but must be from 1 to {}",
+                      params.nr_io_queues, host::kIoQueuesMax));
+  }
   for (const auto& [given, name] : {std::pair(words.nr_write_queues, "-W/--nr-write-queues"),
                                     std::pair(words.nr_poll_queues, "-P/--nr-poll-queues")}) {
     if (given) {

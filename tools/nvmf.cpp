@@ -45,7 +45,8 @@ void add_list(CLI::App& app, std::function<int()>& chosen) {
 void add_disconnect(CLI::App& app, std::function<int()>& chosen) {
   auto* verb = app.add_subcommand("disconnect", "End connections; returns when they have gone");
   auto words = std::make_shared<DisconnectWords>();
-  verb->add_option("name", words->names, "Connections, as `nvmf list` shows them")
+  verb->add_option("name", words->names,
+                   "Connections: nvmf0 ends all of nvmf0n1, nvmf0n2, … of `nvmf list`")
       ->type_name("NAME");
   verb->add_option("-d,--device", words->names, "The same, as nvme-cli spells it")
       ->type_name("NAME")

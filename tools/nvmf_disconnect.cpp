@@ -10,6 +10,7 @@
 #include "nvmf_verbs.h"
 #include "tool_control.h"
 #include "tool_program.h"
+#include "tool_target.h"
 
 namespace nvmf::tools {
 
@@ -37,6 +38,19 @@ bool wait_gone(const io::UniqueFd& process, std::chrono::steady_clock::time_poin
   }
 }
 
+/// `name` is no connection's. `nvmf list` shows the names of namespaces: such a one is explained.
+Error unknown(const control::RuntimeDir& runtime, const std::string& name) {
+  if (const auto split = split_namespace_name(name); split && runtime.find(split->first)) {
+    return {fmt::format("{} is a namespace of the connection {}: end all of that with `nvmf "
+                        "disconnect {}`",
+                        name, split->first, split->first),
+            ENOENT};
+  }
+  return {fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
+                      name, runtime.path()),
+          ENOENT};
+}
+
 /// What the words mean, or why they mean nothing.
 Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runtime,
                                                 const DisconnectWords& words) {
@@ -52,12 +66,7 @@ Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runti
   std::vector<control::Connection> named;
   for (const std::string& name : words.names) {
     const auto found = std::ranges::find(*running, name, &control::Connection::name);
-    if (found == running->end()) {
-      return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that "
-                              "there are",
-                              name, runtime.path()),
-                  ENOENT);
-    }
+    if (found == running->end()) return std::unexpected(unknown(runtime, name));
     if (std::ranges::find(named, name, &control::Connection::name) == named.end()) {
       named.push_back(*found);
     }

@@ -19,6 +19,7 @@
 #include "io/reactor.h"
 #include "io/signals.h"
 #include "nvme/address.h"
+#include "tool_usage.h"
 
 namespace {
 
@@ -76,6 +77,7 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
           [&wanted](const std::string& text) {
             auto parsed = nvmf::nvme::HostPort::parse(text);
             if (!parsed) throw CLI::ValidationError(parsed.error().message);
+            if (parsed->host == "localhost") parsed->host = "127.0.0.1";
             wanted.listen.push_back(std::move(*parsed));
           });
   ordered("--subsystem", "NQN", "Begin a subsystem; --namespace and --host after it are its own",
@@ -103,6 +105,9 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
       "Prints nvme+tcp://ADDR:PORT/NQN for each subsystem once it accepts connections.\n",
       "nvmf-target");
   app.set_version_flag("--version", "nvmf-target " NVMF_VERSION);
+  app.footer(
+      "\nExample: nvmf-target --listen 127.0.0.1:4420 --subsystem nqn.2024-05.org.example:disks "
+      "--namespace memory:1G\n");
   add_ordered_options(app, wanted);
   auto& target = wanted.target;
   // Given here, they win over those of a configuration file, wherever that stands.
@@ -136,7 +141,7 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
   } catch (const CLI::Success& help) {  // --help, --version
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    complain(error.what());
+    complain(nvmf::tools::usage_error(app, error));
     fmt::print(stderr, "Run nvmf-target --help for usage.\n");
     return kExitUsage;
   }

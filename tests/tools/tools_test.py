@@ -212,6 +212,7 @@ def names(new):
         scene.run("nvmf", "disconnect", "disk", "nvmf0").must_succeed()
         check([c["name"] for c in scene.listed()["Connections"]] == ["nvmf1"], "nvmf1 stays")
         scene.refused("nvmf", "disconnect", "disk", says="no connection disk")
+        scene.refused("nvmf", "disconnect", "nvmf1n1", says="is a namespace of the connection nvmf1")
         scene.refused("nvmf", "disconnect", "-n", "nqn.other", says="nqn.other")
         scene.run("nvmf", "disconnect-all").must_succeed()
         scene.nothing_left_but_the_target()
@@ -300,7 +301,7 @@ def bad_input(new):
         scene.refused("nvmf-connect", f"nvme+tcp://{host}:{port}/nqn.2024-05.org.example:no",
                       says="nqn.2024-05.org.example:no")
         scene.refused("nvmf-connect", "nvme+tcp://no.such.host.invalid/" + NQN, says="no.such.host")
-        scene.refused("nvmf-connect", uri + "/9", says=NQN)
+        scene.refused("nvmf-connect", uri + "/9", says="no namespace 9; those that this host sees")
         for argv in ([], ["--frob", uri], [uri, "-c", "10"], ["nvme+rdma://h/" + NQN], [uri, "-a", "h"],
                      ["-a", host], ["-t", "rdma", "-a", host, "-n", NQN], [uri, "-i", "0"],
                      [uri, "-i", "x"], [uri, "-Q", "1"], [uri, "--nbd", "here"], [uri, "--name", "a/b"],
@@ -310,7 +311,24 @@ def bad_input(new):
         for argv in ([], ["frob"], ["disconnect"], ["disconnect", "a", "--all"], ["id-ctrl"],
                      ["list", "-o", "xml"], ["id-ctrl", "a b"], ["id-ns", uri]):
             scene.refused("nvmf", *argv, status=2)
-        for program in ("nvmf", "nvmf-connect"):
+        for argv, says in (([uri, "-i", "x"], '"x" is no value for --nr-io-queues'),
+                           ([uri, "-i", "1000"], "(-i) is 1000 but must be from 1 to 128"),
+                           ([uri, "-T", "300"], "type of service is 300 but must be from 0 to 255"),
+                           ([uri, "--name"], "--name needs a value after it: NAME"),
+                           ([uri, "--read-only=x"], "--read-only takes no value"),
+                           ([uri, "b"], '"b" is one word too many'),
+                           ([f"nvme+tcp://{host}:{port}"], "names the discovery subsystem, or none")):
+            scene.refused("nvmf-connect", *argv, status=2, says=says)
+        for argv, says in ((["frob"], "no such subcommand as frob"), (["-x"], "no such option as -x"),
+                           (["id-ctrl", "--frob"], "no such option as --frob")):
+            scene.refused("nvmf", *argv, status=2, says=says)
+        for argv, says in ((["--frob"], "no such option as --frob"),
+                           (["--listen"], "--listen needs a value after it: ADDR:PORT"),
+                           (["--listen", "localhost:0"], "at least one --subsystem")):
+            scene.refused("nvmf-target", *argv, status=2, says=says)
+        refused = scene.run("nvmf-connect", f"{uri}:other")
+        check("check the NQN" in refused.err, f"it said {refused.err!r}")
+        for program in ("nvmf", "nvmf-connect", "nvmf-target"):
             scene.run(program, "--help").must_succeed()
             check(scene.run(program, "--version").must_succeed().out.startswith(program), "version")
         taken = scene.space.path("taken")
