@@ -88,8 +88,6 @@ std::uint32_t Controller::io_queue_limit() const {
 void Controller::connection_lost(Session& session, const Error& reason) {
   if (ended_) return;
   if (&session == admin_) {
-    // Requests that wait for an event went with the connection.
-    async_requests_.clear();
     admin_lost_ = true;
     end(reason);
     return;
@@ -114,6 +112,9 @@ void Controller::end(const Error& reason) {
   ended_ = true;
   timer_.cancel();
   grace_.cancel();
+  // Requests that wait for an event go with the admin connection, which may be gone long before a
+  // disk lets go of the last I/O queue.
+  async_requests_.clear();
   owner_.log(fmt::format("End of {}: {}", describe(), reason.message));
   for (const auto& [qid, session] : io_) session->end(reason);
   if (admin_ != nullptr && !admin_lost_) admin_->end(reason);

@@ -83,6 +83,24 @@ TEST_F(AssociationTest, IsNotDisabledBeforeTheDiskIsDone) {
   EXPECT_TRUE(std::ranges::equal(std::span(loop.file_bytes("disk.img")).first(4096), data));
 }
 
+// A controller that is being disabled ends while a disk still holds its last I/O queue: its event
+// requests have no admin connection to be answered on any more.
+TEST_F(AssociationTest, EndsWithEventRequestsWhileADiskIsBusy) {
+  TestHost& h = host();
+  h.bring_up_io();
+  loop.file_latency = kIdleControllerTimeout + 4s;
+  auto event = h.admin().start(nvme::async_event_request());
+  auto write = h.io().start(nvme::write_command(1, 0, 8), Bytes(4096));
+  loop.run_for(500ms);
+  auto disable = h.admin().start(nvme::property_set(nvme::Property::cc, 0));
+  ASSERT_TRUE(loop.run_until([&] { return event->done; }, kIdleControllerTimeout + 2s));
+  EXPECT_FALSE(event->answer().answered());
+  EXPECT_EQ(target->controller_count(), 1u);
+  loop.run_for(5s);
+  EXPECT_EQ(target->controller_count(), 0u);
+  EXPECT_EQ(target->connection_count(), 0u);
+}
+
 TEST_F(AssociationTest, FlushesTheDisksBeforeItIsShutDown) {
   TestHost& h = host();
   h.bring_up_io();
