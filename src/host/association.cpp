@@ -66,11 +66,11 @@ Association::QueueSlot& Association::add_queue() {
 
 void Association::end(Error reason) {
   if (end_reason_) return;
-  end_reason_ = reason;
+  end_reason_ = std::move(reason);
   keep_alive_timer_.cancel();
-  admin_->end(reason);
+  admin_->end(*end_reason_);
   for (QueueSlot& slot : queues_) {
-    loops_[slot.reactor]->post([queue = slot.queue.get(), reason] { queue->end(reason); });
+    loops_[slot.reactor]->post([queue = slot.queue.get(), why = *end_reason_] { queue->end(why); });
   }
   ended_.fire();
 }
@@ -92,6 +92,7 @@ Task<void> Association::finish_queue(QueueSlot& slot) {
 Task<void> Association::close(Error reason) {
   end(std::move(reason));
   std::vector<Task<void>> closing;
+  closing.reserve(queues_.size());
   for (QueueSlot& slot : queues_) closing.push_back(close_queue(slot));
   co_await when_all(std::move(closing));
   co_await admin_->close(*end_reason_);
@@ -121,6 +122,7 @@ Task<void> Association::shut_down() {
   end_reason_ = Error{"the connection was shut down", 0};
   admin_->finish();
   std::vector<Task<void>> finishing;
+  finishing.reserve(queues_.size());
   for (QueueSlot& slot : queues_) finishing.push_back(finish_queue(slot));
   co_await when_all(std::move(finishing));
   co_await admin_->wait_ended();

@@ -114,6 +114,7 @@ Task<void> RemoteSubsystem::shut_group(QueueGroup& group, int waiting_error, int
 
 Task<void> RemoteSubsystem::shut_groups(int waiting_error, int later_error, Duration drain) {
   std::vector<Task<void>> shutting;
+  shutting.reserve(groups_.size());
   for (const auto& group : groups_) {
     shutting.push_back(shut_group(*group, waiting_error, later_error, drain));
   }
