@@ -285,7 +285,7 @@ void SocketStream::serve() {
   if (failure_) close(*std::exchange(failure_, std::nullopt), true);
 }
 
-void SocketStream::close(Error reason, bool abort) {
+void SocketStream::close(const Error& reason, bool abort) {
   deadline_.cancel();
   retry_.cancel();
   if (abort && fd_.valid()) abort_connection(fd_.get(), family_);

@@ -53,7 +53,7 @@ class SocketStream final : public transport::Stream, public Pollable, public Loo
   void fail_with(Error reason);
   void mark();
   void expire();
-  void close(Error reason, bool abort);
+  void close(const Error& reason, bool abort);
 
   ReactorCore& core_;
   transport::StreamUser& user_;
