@@ -11,7 +11,9 @@
 namespace nvmf::transport {
 namespace {
 
-Instant at(int ns) { return Instant(Duration(ns)); }
+Instant at(int ns) {
+  return Instant(Duration(ns));
+}
 
 TEST(TimerQueue, RunsInOrderOfDeadlinesThenOfArming) {
   TimerQueue queue;
