@@ -58,6 +58,14 @@ class BlockDevice {
   /// Takes the request; `complete` follows exactly once, never inside this call. Requests are not
   /// ordered among each other; a flush covers every write completed before it was submitted.
   virtual void submit(BlockRequest& request) = 0;
+  /// Whoever wanted this request has gone and will not hear how it ends. To be called between
+  /// submit() and `complete`, which still follows, not inside this call; until then the request
+  /// and its data stay as they are. From here on, later requests that change data in its range
+  /// wait until it has completed, whoever submits them and on whichever reactor (others hear of it
+  /// within a turn of theirs): it cannot overwrite what is written next. If nothing of it was sent
+  /// yet, it may end with ECANCELED instead. For reads and flushes nothing happens; nor for the
+  /// second call.
+  virtual void abandon(BlockRequest& /*request*/) {}
 };
 
 }  // namespace nvmf::host
