@@ -169,7 +169,7 @@ TEST_P(LibNbd, SeesTheExportAsItIs) {
     EXPECT_EQ(nbd_can_fast_zero(h.get()), 1);
     EXPECT_EQ(nbd_can_df(h.get()), 1);
     EXPECT_EQ(nbd_can_multi_conn(h.get()), 1);
-    EXPECT_EQ(nbd_can_cache(h.get()), 0);
+    EXPECT_EQ(nbd_can_cache(h.get()), 1);
     EXPECT_EQ(nbd_is_read_only(h.get()), 0);
     EXPECT_EQ(nbd_get_block_size(h.get(), LIBNBD_SIZE_MINIMUM), 4096);
     EXPECT_EQ(nbd_get_block_size(h.get(), LIBNBD_SIZE_PREFERRED), 4096);
@@ -245,6 +245,7 @@ TEST_P(LibNbd, EveryCommand) {
     EXPECT_EQ(server.disk->trims.exchange(0), 1u);
     ASSERT_EQ(nbd_zero(h.get(), kDiskBytes, 0, LIBNBD_CMD_FLAG_NO_HOLE), 0);
     EXPECT_EQ(nbd_zero(h.get(), 512, 0, LIBNBD_CMD_FLAG_FAST_ZERO), 0);
+    EXPECT_EQ(nbd_cache(h.get(), kDiskBytes, 0, 0), 0);
     Bytes back(4096, std::byte{1});
     EXPECT_EQ(nbd_pread(h.get(), back.data(), back.size(), 512, 0), 0);
     EXPECT_EQ(back, Bytes(4096));
@@ -272,7 +273,7 @@ TEST_P(LibNbd, ErrorsComeWithTheirCodesAndTheConnectionSurvives) {
     expect(nbd_pread(h, b.data(), b.size(), 0, 0), EINVAL, __LINE__);
     expect(nbd_zero(h, kDiskBytes, 512, 0), ENOSPC, __LINE__);
     expect(nbd_trim(h, kDiskBytes, 512, 0), EINVAL, __LINE__);
-    expect(nbd_cache(h, 512, 0, 0), EINVAL, __LINE__);
+    expect(nbd_cache(h, 512, kDiskBytes, 0), EINVAL, __LINE__);
     expect(nbd_pread(h, b.data(), 512, 0, LIBNBD_CMD_FLAG_NO_HOLE), EINVAL, __LINE__);
     server.disk->fail = EIO;
     expect(nbd_pread(h, b.data(), 512, 0, 0), EIO, __LINE__);

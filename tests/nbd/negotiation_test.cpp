@@ -20,10 +20,10 @@ const char* const kGreeting =
     "0003";
 const char* const kOption = "49484156454f5054";
 const char* const kReply = "0003e889045565a9";
-// Size 1 MiB; flags, flush, FUA, trim, write zeroes, multi-conn, fast zero.
+// Size 1 MiB; flags, flush, FUA, trim, write zeroes, multi-conn, cache, fast zero.
 const char* const kExport =
     "0000000000100000"
-    "096d";
+    "0d6d";
 
 std::string ack(const char* option) {
   return std::string(kReply) + option +
@@ -122,7 +122,7 @@ TEST_P(Negotiate, GoWithStructuredRepliesOffersDf) {
   EXPECT_EQ(answer.substr(40, 24),
             "0000"
             "0000000000100000"
-            "09ed");
+            "0ded");
 }
 
 TEST_P(Negotiate, InfoWithNameAndDescription) {
@@ -176,11 +176,9 @@ TEST_P(Negotiate, Abort) {
 TEST_P(Negotiate, WhatIsNotSupportedIsRefusedAndNegotiationGoesOn) {
   say(hex("00000003"));
   for (const char* option :
-       {"00000004", "00000005", "00000009", "0000000a", "0000000b", "deadbeef"}) {
+       {"00000000", "00000004", "00000005", "0000000b", "0000000c", "deadbeef"}) {
     EXPECT_EQ(say_option(option, {}).substr(0, 32), refusal(option, "80000001")) << option;
   }
-  EXPECT_EQ(say_option("00000009", hex("00000000 00000000")).substr(0, 32),
-            refusal("00000009", "80000001"));
   EXPECT_EQ(say_option("00000001", {}), kExport);
 }
 

@@ -123,17 +123,17 @@ TEST(Protocol, ErrorsThatNbdHasNoValueForBecomeEio) {
 
 TEST(Request, FlagsFollowTheDevice) {
   host::BlockInfo info;
-  // Flags, flush, FUA, multi-conn; write zeroes and fast zero even where they are slow.
-  EXPECT_EQ(transmission_flags(info, false), 0x94d);
-  EXPECT_EQ(transmission_flags(info, true), 0x9cd);  // and DF
+  // Flags, flush, FUA, multi-conn, cache; write zeroes and fast zero even where they are slow.
+  EXPECT_EQ(transmission_flags(info, false), 0xd4d);
+  EXPECT_EQ(transmission_flags(info, true), 0xdcd);  // and DF
   info.flush = false;
-  EXPECT_EQ(transmission_flags(info, false), 0x949);
+  EXPECT_EQ(transmission_flags(info, false), 0xd49);
   info.deallocate = true;
-  EXPECT_EQ(transmission_flags(info, false), 0x969);
+  EXPECT_EQ(transmission_flags(info, false), 0xd69);
   info.write_zeroes = true;
-  EXPECT_EQ(transmission_flags(info, false), 0x969);
+  EXPECT_EQ(transmission_flags(info, false), 0xd69);
   info.read_only = true;
-  EXPECT_EQ(transmission_flags(info, false), 0x10b);
+  EXPECT_EQ(transmission_flags(info, false), 0x50b);
 }
 
 TEST(Request, BlockSizesAreLegal) {
@@ -144,6 +144,10 @@ TEST(Request, BlockSizesAreLegal) {
   EXPECT_EQ(b.minimum, 512u);
   EXPECT_EQ(b.preferred, 131072u);
   EXPECT_EQ(b.maximum, 32u << 20);
+  info.preferred_bytes = 64u << 20;
+  EXPECT_EQ(block_size(info, kPayloadBytesMax).preferred, 32u << 20);
+  info.preferred_bytes = 1;
+  EXPECT_EQ(block_size(info, kPayloadBytesMax).preferred, 512u);
 }
 
 TEST(Request, Checks) {
@@ -204,7 +208,11 @@ TEST(Request, Checks) {
       {Command::write_zeroes, 0, 512, 1 << 20, all, false, WireError::enospc},
       {Command::write_zeroes, 0, 0, 512, plain, false, kBad},
       {Command::write_zeroes, 0, 0, 512, all, true, WireError::eperm},
-      {Command::cache, 0, 0, 512, all, false, kBad},
+      {Command::cache, 0, 0, 1 << 20, all, false, kOk},
+      {Command::cache, kFua, 0, 512, all, true, kOk},
+      {Command::cache, 0, 512, 1 << 20, all, false, kBad},
+      {Command::cache, kDf, 0, 512, all, false, kBad},
+      {Command::cache, 0, 0, 512, plain, false, kBad},
       {Command::block_status, kReqOne, 0, 512, all, false, kBad},
       {static_cast<Command>(77), 0, 0, 512, all, false, kBad},
   };

@@ -201,7 +201,7 @@ TEST_F(Transmit, RefusalsAreSimpleErrorsAndReachNoDevice) {
   refused(Command::trim, (1 << 20) - 512, 1024, 0, 22);
   refused(Command::write_zeroes, (1 << 20) - 512, 1024, 0, 28);
   refused(Command::flush, 1, 0, 0, 22);
-  refused(Command::cache, 0, 512, 0, 22);
+  refused(Command::cache, 1 << 20, 512, 0, 22);
   refused(Command::block_status, 0, 512, 0, 22);
   refused(static_cast<Command>(0xffff), 0, 0, 0, 22);
   EXPECT_EQ(world.device.submitted, 0u);

@@ -59,6 +59,7 @@ Negotiation::Outcome Negotiation::take(std::span<const std::byte> in, std::size_
   if (skip_bytes_ > 0) {
     consumed = std::min<std::size_t>(in.size(), skip_bytes_);
     skip_bytes_ -= static_cast<std::uint32_t>(consumed);
+    if (skip_bytes_ == 0 && skipped_ == Option::abort) return option({skipped_, 0}, {}, out);
     if (skip_bytes_ == 0) {
       refuse(out, skipped_, OptionReplyType::err_too_big, "The option's data is too long");
     }
@@ -125,6 +126,10 @@ Negotiation::Outcome Negotiation::option(const OptionHeader& header,
         structured_ = true;
         reply(out, header.option, OptionReplyType::ack);
       }
+      return Outcome::more;
+    case Option::list_meta_context:
+    case Option::set_meta_context:
+      contexts(header.option, data, out);
       return Outcome::more;
     case Option::starttls:
       if (wants_no_data()) {
@@ -198,6 +203,21 @@ void Negotiation::list(Bytes& out) const {
     reply(out, Option::list, OptionReplyType::server, data);
   }
   reply(out, Option::list, OptionReplyType::ack);
+}
+
+/// No metadata context is served: no query selects one, and that is a success (proto.md,
+/// NBD_OPT_LIST_META_CONTEXT). BLOCK_STATUS then is a command that was not negotiated.
+void Negotiation::contexts(Option option, std::span<const std::byte> data, Bytes& out) const {
+  const auto query = ContextQuery::decode(data);
+  if (!query || query->name.size() > kNameBytesMax) {
+    refuse(out, option, OptionReplyType::err_invalid, "The lengths inside the option are wrong");
+  } else if (!structured_) {
+    refuse(out, option, OptionReplyType::err_invalid, "Structured replies are needed first");
+  } else if (device_of(query->name, nullptr) == nullptr) {
+    refuse(out, option, OptionReplyType::err_unknown, "There is no export of this name");
+  } else {
+    reply(out, option, OptionReplyType::ack);
+  }
 }
 
 Negotiation::Outcome Negotiation::broken(std::string reason) {

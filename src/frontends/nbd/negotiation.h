@@ -50,6 +50,7 @@ class Negotiation {
   Outcome export_name(std::string_view name, Bytes& out);
   Outcome info(Option option, std::span<const std::byte> data, Bytes& out);
   void list(Bytes& out) const;
+  void contexts(Option option, std::span<const std::byte> data, Bytes& out) const;
   Outcome broken(std::string reason);
   static void reply(Bytes& out, Option option, OptionReplyType type,
                     std::span<const std::byte> data = {});

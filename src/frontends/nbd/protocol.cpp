@@ -45,6 +45,29 @@ std::optional<InfoQuery> InfoQuery::decode(std::span<const std::byte> data) {
                    {after + 2, request_bytes}};
 }
 
+std::optional<ContextQuery> ContextQuery::decode(std::span<const std::byte> data) {
+  const auto take = [&data](std::size_t bytes) {
+    const std::span<const std::byte> front = data.subspan(0, bytes);
+    data = data.subspan(bytes);
+    return front;
+  };
+  if (data.size() < 4) return std::nullopt;
+  const std::size_t name_bytes = load_be32(take(4).data());
+  if (name_bytes > data.size()) return std::nullopt;
+  const std::span<const std::byte> name = take(name_bytes);
+  if (data.size() < 4) return std::nullopt;
+  const std::uint32_t queries = load_be32(take(4).data());
+  // Each has a length of four bytes at least: the loop is bounded by the data, not by the number.
+  for (std::uint32_t i = 0; i < queries; ++i) {
+    if (data.size() < 4) return std::nullopt;
+    const std::size_t bytes = load_be32(take(4).data());
+    if (bytes > data.size()) return std::nullopt;
+    take(bytes);
+  }
+  if (!data.empty()) return std::nullopt;
+  return ContextQuery{{reinterpret_cast<const char*>(name.data()), name_bytes}, queries};
+}
+
 std::size_t encode_simple(std::byte* p, std::uint64_t cookie, WireError error) {
   SimpleReply{error, cookie}.encode(p);
   return SimpleReply::kBytes;

@@ -36,6 +36,7 @@ inline constexpr std::uint16_t kSendTrim = 1 << 5;
 inline constexpr std::uint16_t kSendWriteZeroes = 1 << 6;
 inline constexpr std::uint16_t kSendDf = 1 << 7;
 inline constexpr std::uint16_t kCanMultiConn = 1 << 8;
+inline constexpr std::uint16_t kSendCache = 1 << 10;
 inline constexpr std::uint16_t kSendFastZero = 1 << 11;
 
 enum class Option : std::uint32_t {
@@ -175,6 +176,16 @@ struct InfoQuery {
   }
   /// Nothing if the lengths inside do not add up to `data` exactly.
   static std::optional<InfoQuery> decode(std::span<const std::byte> data);
+};
+
+/// The data of LIST_META_CONTEXT and SET_META_CONTEXT. `name` points into what was decoded; of the
+/// queries only their form is checked.
+struct ContextQuery {
+  std::string_view name;
+  std::uint32_t queries = 0;
+
+  /// Nothing if the lengths inside do not add up to `data` exactly.
+  static std::optional<ContextQuery> decode(std::span<const std::byte> data);
 };
 
 /// Information items of INFO and GO, each the data of an OptionReplyType::info.

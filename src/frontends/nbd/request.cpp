@@ -32,6 +32,8 @@ bool advertised(Command command, std::uint16_t flags) {
       return (flags & kSendFlush) != 0;
     case Command::trim:
       return (flags & kSendTrim) != 0;
+    case Command::cache:
+      return (flags & kSendCache) != 0;
     case Command::write_zeroes:
       return (flags & kSendWriteZeroes) != 0;
     default:
@@ -43,7 +45,8 @@ Verdict check_range(const RequestHeader& r, std::uint64_t size_bytes) {
   if (r.offset <= size_bytes && r.length <= size_bytes - r.offset) return {};
   const bool fills = r.command == Command::write || r.command == Command::write_zeroes;
   return {fills ? WireError::enospc : WireError::einval,
-          "The request reaches past the end of the export", r.command == Command::read};
+          "The request reaches past the end of the export",
+          r.command == Command::read && r.length > 0};
 }
 
 }  // namespace
@@ -51,7 +54,7 @@ Verdict check_range(const RequestHeader& r, std::uint64_t size_bytes) {
 std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured) {
   // Every session of the process reaches the same namespace and nothing is cached here: a flush on
   // one connection covers the writes of all.
-  std::uint16_t flags = kHasFlags | kSendFua | kCanMultiConn;
+  std::uint16_t flags = kHasFlags | kSendFua | kCanMultiConn | kSendCache;
   if (info.flush) flags |= kSendFlush;
   if (structured) flags |= kSendDf;
   if (info.read_only) return flags | kReadOnly;
@@ -62,18 +65,20 @@ std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured) {
 }
 
 InfoBlockSize block_size(const host::BlockInfo& info, std::uint32_t payload_bytes_max) {
-  // The preferred size is a power of two, at least 512 and at least the minimum.
-  const std::uint32_t preferred = std::max({info.preferred_bytes, info.block_bytes, 512u});
-  return {info.block_bytes, preferred, std::max(payload_bytes_max, preferred)};
+  // The preferred size is a power of two, at least 512 and at least the minimum; the maximum is a
+  // multiple of the minimum and at least the preferred size, whatever a device says it prefers.
+  const std::uint32_t preferred =
+      std::min(std::max({info.preferred_bytes, info.block_bytes, 512u}), payload_bytes_max);
+  return {info.block_bytes, preferred, payload_bytes_max};
 }
 
 Verdict check_request(const RequestHeader& r, std::uint16_t flags, const host::BlockInfo& info,
                       std::uint32_t payload_bytes_max) {
-  if ((r.flags & ~allowed_flags(r.command, flags)) != 0) {
-    return {WireError::einval, "A flag of the request is unknown, or was not negotiated for it"};
-  }
   if (writes(r.command) && info.read_only) {
     return {WireError::eperm, "The export is read-only"};
+  }
+  if ((r.flags & ~allowed_flags(r.command, flags)) != 0) {
+    return {WireError::einval, "A flag of the request is unknown, or was not negotiated for it"};
   }
   if (!advertised(r.command, flags)) {
     return {WireError::einval, "The export does not support this command"};

@@ -22,7 +22,7 @@ namespace nvmf::nbd {
 struct Verdict {
   WireError error = WireError::ok;
   std::string_view message;  // for people; a literal
-  /// READ past the end: the error is at the device's end, as ERROR_OFFSET can say.
+  /// A READ of something past the end: the error is at the device's end, as ERROR_OFFSET can say.
   bool at_end = false;
 };
 

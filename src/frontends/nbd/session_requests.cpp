@@ -30,6 +30,9 @@ bool Session::take_request() {
     verdict = {WireError::eshutdown, "The server is shutting down"};
   }
   const bool good = verdict.error == WireError::ok;
+  // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be.
+  const bool nothing_to_do = header->command == Command::cache ||
+                             (header->length == 0 && header->command != Command::flush);
   const bool is_write = header->command == Command::write;
   const bool has_data = is_write || header->command == Command::read;
   if (good && has_data && header->length > 0 && !get_buffer(*free_, header->length)) {
@@ -47,7 +50,7 @@ bool Session::take_request() {
     payload_left_ = header->length;
   } else if (!good) {
     answer(slot, verdict.error, verdict.message, verdict.at_end);
-  } else if (header->length == 0 && header->command != Command::flush) {
+  } else if (nothing_to_do) {
     answer_success(slot);  // proto.md leaves it open; nothing is to be done, so it is done
   } else {
     submit(slot);
