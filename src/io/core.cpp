@@ -59,8 +59,11 @@ Result<std::vector<std::string>> look_up(const std::string& host) {
   addrinfo* found = nullptr;
   const int code = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
   if (code != 0) {
-    return fail(fmt::format("cannot find the address of {}: {}", host,
-                            code == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(code)),
+    const char* hint = code == EAI_AGAIN
+                           ? "no name server answers, try again or give a numeric address"
+                           : "check how it is written, or give a numeric address";
+    return fail(fmt::format("cannot find the address of {}: {}; {}", host,
+                            code == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(code), hint),
                 code == EAI_AGAIN ? EAGAIN : ENOENT);
   }
   std::vector<std::string> hosts;
@@ -116,6 +119,7 @@ Result<void> ReactorCore::start(const ReactorOptions& options) {
   }
   backend_handle_ = std::make_shared<Backend*>(backend_.get());
   handle_->core = this;
+  spin_ = options.spin;
   now_ = clock();
   return backend_->add(wakeup_, wake_fd_.get(), EPOLLIN, Trigger::edge);
 }
@@ -152,7 +156,7 @@ void ReactorCore::notify() {
 }
 
 Duration ReactorCore::patience() {
-  if (!dirty_.empty() || has_tasks_.load(std::memory_order_acquire)) return Duration::zero();
+  if (spin_ || !dirty_.empty() || has_tasks_.load(std::memory_order_acquire)) return Duration::zero();
   const auto next = timers_.next();
   if (!next) return Duration(-1);
   return std::max(*next - clock(), Duration::zero());

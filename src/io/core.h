@@ -104,6 +104,7 @@ class ReactorCore final : public Reactor {
   std::atomic<std::thread::id> thread_{};
   std::atomic<bool> stop_{false};
   bool ended_ = false;
+  bool spin_ = false;
 
   std::mutex tasks_mutex_;
   std::vector<std::move_only_function<void()>> tasks_;

@@ -18,6 +18,7 @@ enum class BackendKind : std::uint8_t {
 
 struct ReactorOptions {
   BackendKind backend = BackendKind::automatic;
+  bool spin = false;  // never sleep: less latency for all of a core
 };
 
 /// A loop and the way to run it. May be made on one thread and run on another; from the first
