@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -92,9 +93,23 @@ Result<void> read_limit(const std::string& key, const json& value, TargetConfig&
 }  // namespace
 
 Result<ConfigFile> parse_config(std::string_view text) {
-  const json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded() || !root.is_object()) {
-    return fail("The configuration file is no JSON object", EINVAL);
+  json root;
+  try {
+    root = json::parse(text);
+  } catch (const json::parse_error& error) {
+    const std::string_view before = text.substr(0, error.byte == 0 ? 0 : error.byte - 1);
+    return fail(fmt::format("The configuration file is not JSON from line {} on: a comma, a quote "
+                            "or a bracket may be missing before that place",
+                            std::ranges::count(before, '\n') + 1),
+                EINVAL);
+  } catch (const json::exception&) {
+    return fail("The configuration file has a number that is too large", EINVAL);
+  }
+  if (!root.is_object()) {
+    return fail(
+        "The configuration file must be one JSON object: "
+        "{\"listen\": [\"ADDR:PORT\"], \"subsystems\": [{\"nqn\": …, \"namespaces\": […]}]}",
+        EINVAL);
   }
   ConfigFile file;
   for (const auto& [key, value] : root.items()) {

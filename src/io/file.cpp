@@ -34,6 +34,21 @@ bool unsupported(std::int64_t result) {
   return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
 }
 
+/// What to try.
+const char* open_hint(int code) {
+  switch (code) {
+    case ENOENT:
+      return "; make it first, for example with truncate -s 1G FILE";
+    case EACCES:
+    case EPERM:
+      return "; this user needs the right to read and write it";
+    case EISDIR:
+      return "; name a file in it, or a block device";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 void DiskFile::submit(FileOp& op) {
@@ -162,8 +177,8 @@ Result<std::unique_ptr<DiskFile>> open_disk_file(std::shared_ptr<Backend*> backe
   UniqueFd fd(::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) {
     const int error = errno;
-    return fail(fmt::format("cannot open {} for {}: {}", path, writable ? "writing" : "reading",
-                            std::strerror(error)),
+    return fail(fmt::format("cannot open {} for {}: {}{}", path, writable ? "writing" : "reading",
+                            std::strerror(error), open_hint(error)),
                 error);
   }
   struct stat st{};

@@ -22,12 +22,32 @@ constexpr int kBacklog = 1024;
 /// How long we wait for a free file descriptor before accepting again.
 constexpr Duration kPause = std::chrono::milliseconds(100);
 
-std::unexpected<Error> cannot_listen(const std::string& where, int code) {
-  const char* hint = code == EADDRINUSE ? ": somebody else listens there"
-                     : code == EACCES   ? ": that needs more rights"
-                                        : "";
-  return fail(fmt::format("cannot listen on {}: {} ({}){}", where, std::strerror(code),
-                          ::strerrorname_np(code), hint),
+/// What to try.
+const char* hint(bool is_unix, int code) {
+  switch (code) {
+    case EADDRINUSE:
+      return is_unix ? ": somebody else listens there; choose another path"
+                     : ": somebody else listens there; choose another port, 0 picks a free one";
+    case EACCES:
+      return is_unix ? ": this user may not make files in its folder"
+                     : ": ports below 1024 need more rights, choose a higher one";
+    case EADDRNOTAVAIL:
+      return ": no interface of this machine has that address; `ip address` shows those that there "
+             "are, 0.0.0.0 or [::] stand for all of them";
+    case ENOENT:
+    case ENOTDIR:
+      return ": its folder does not exist, make that first";
+    case EROFS:
+      return ": its folder cannot be written to, choose another one";
+    default:
+      return "";
+  }
+}
+
+std::unexpected<Error> cannot_listen(const Endpoint& where, int code) {
+  const char* name = ::strerrorname_np(code);
+  return fail(fmt::format("cannot listen on {}: {} ({}){}", where.to_string(), std::strerror(code),
+                          name != nullptr ? name : "unknown", hint(where.is_unix(), code)),
               code);
 }
 
@@ -71,24 +91,29 @@ Result<void> SocketListener::clear_path(const std::string& path) const {
   struct stat st{};
   if (::lstat(path.c_str(), &st) != 0) return {};  // bind() will say what is wrong, if anything
   if (!S_ISSOCK(st.st_mode)) {
-    return fail(fmt::format("cannot listen on {}: it exists and is not a socket", path), EEXIST);
+    return fail(fmt::format("cannot listen on {}: it exists and is not a socket; choose another "
+                            "path",
+                            path),
+                EEXIST);
   }
-  const auto address = to_address(Endpoint{.host = {}, .port = 0, .unix_path = path});
+  const Endpoint at{.host = {}, .port = 0, .unix_path = path};
+  const auto address = to_address(at);
   if (!address) return std::unexpected(address.error());
   auto probe = make_socket(*address);
   if (!probe) return std::unexpected(probe.error());
   const int code = ::connect(probe->get(), address->get(), address->length) == 0 ? 0 : errno;
   if (code == 0 || code == EAGAIN || code == EINPROGRESS) {
-    return fail(fmt::format("cannot listen on {}: another process serves that socket", path),
+    return fail(fmt::format("cannot listen on {}: another process serves that socket; choose "
+                            "another path",
+                            path),
                 EADDRINUSE);
   }
-  if (code != ECONNREFUSED) return cannot_listen(path, code);
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return cannot_listen(path, errno);
+  if (code != ECONNREFUSED) return cannot_listen(at, code);
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return cannot_listen(at, errno);
   return {};
 }
 
 Result<void> SocketListener::start(const Endpoint& at) {
-  const std::string where = at.to_string();
   auto address = to_address(at);
   if (!address) return std::unexpected(address.error());
   if (at.is_unix()) {
@@ -100,14 +125,14 @@ Result<void> SocketListener::start(const Endpoint& at) {
   family_ = address->family();
   const int on = 1;
   ::setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (::bind(fd_.get(), address->get(), address->length) != 0) return cannot_listen(where, errno);
+  if (::bind(fd_.get(), address->get(), address->length) != 0) return cannot_listen(at, errno);
   local_ = at.is_unix() ? at : to_endpoint(local_address(fd_.get()));
   struct stat st{};
   if (at.is_unix() && ::lstat(at.unix_path.c_str(), &st) == 0) {
     device_ = st.st_dev;
     inode_ = st.st_ino;
   }
-  if (::listen(fd_.get(), kBacklog) != 0) return cannot_listen(where, errno);
+  if (::listen(fd_.get(), kBacklog) != 0) return cannot_listen(at, errno);
   return poll();
 }
 

@@ -34,13 +34,32 @@ Result<SocketAddress> numeric(const std::string& host, std::uint16_t port) {
   addrinfo* found = nullptr;
   if (host.empty() ||
       ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
-    return fail(fmt::format("'{}' is not a numeric IPv4 or IPv6 address", host), EINVAL);
+    return fail(fmt::format("'{}' is not a numeric IPv4 or IPv6 address, which is needed here: "
+                            "`getent hosts {}` tells that of a name",
+                            host, host),
+                EINVAL);
   }
   SocketAddress address;
   std::memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
   address.length = found->ai_addrlen;
   ::freeaddrinfo(found);
   return address;
+}
+
+/// What to try when the kernel refuses an option: only the interface and the source address depend
+/// on the machine.
+const char* option_hint(int code) {
+  switch (code) {
+    case ENODEV:
+      return ": `ip link` shows the interfaces that there are";
+    case EADDRNOTAVAIL:
+      return ": no interface of this machine has that address, `ip address` shows those that there "
+             "are";
+    case EPERM:
+      return ": it needs a right that this process lacks (CAP_NET_RAW for an interface)";
+    default:
+      return "";
+  }
 }
 
 }  // namespace
@@ -58,7 +77,8 @@ Result<SocketAddress> to_address(const Endpoint& endpoint) {
   SocketAddress address;
   auto* un = reinterpret_cast<sockaddr_un*>(&address.storage);
   if (endpoint.unix_path.size() >= sizeof un->sun_path) {
-    return fail(fmt::format("the socket path {} is longer than the {} bytes that the system allows",
+    return fail(fmt::format("the socket path {} is longer than the {} bytes that the system "
+                            "allows: choose a shorter one",
                             endpoint.unix_path, sizeof un->sun_path - 1),
                 ENAMETOOLONG);
   }
@@ -119,7 +139,8 @@ void set_no_delay(int fd, int family) {
 Result<void> apply_options(int fd, const SocketAddress& to, const ConnectOptions& options) {
   const auto refuse = [](const std::string& what) {
     const int code = errno;
-    return fail(fmt::format("cannot {}: {} ({})", what, std::strerror(code), code_name(code)),
+    return fail(fmt::format("cannot {}: {} ({}){}", what, std::strerror(code), code_name(code),
+                            option_hint(code)),
                 code);
   };
   if (options.receive_buffer_bytes > 0 &&
@@ -188,6 +209,12 @@ Error connect_error(const std::string& peer, int code) {
           code};
     case ENOENT:
       return {fmt::format("there is no socket {} ({}): is its server running?", peer, name), code};
+    case EACCES:
+    case EPERM:
+      return {fmt::format("this user may not connect to {} ({}): look at the rights of a socket's "
+                          "file, or at the firewall's rules",
+                          peer, name),
+              code};
     case ETIMEDOUT:
       return {fmt::format("{} did not answer in time ({}): is the address right, and does a "
                           "firewall drop the packets?",
@@ -199,7 +226,9 @@ Error connect_error(const std::string& peer, int code) {
                           peer, name),
               code};
     case EADDRNOTAVAIL:
-      return {fmt::format("no local address or port is left to connect to {} ({})", peer, name),
+      return {fmt::format("no local address or port is left to connect to {} ({}): close other "
+                          "connections to it, or widen net.ipv4.ip_local_port_range",
+                          peer, name),
               code};
     default:
       return {fmt::format("cannot connect to {}: {} ({})", peer, std::strerror(code), name), code};
