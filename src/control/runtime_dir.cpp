@@ -13,16 +13,20 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "io/unique_fd.h"
 #include "nvme/text.h"
 
 namespace nvmf::control {
 
+using io::UniqueFd;
 using nlohmann::json;
 
 namespace {
 
 constexpr std::string_view kLockEnding = ".lock";
 constexpr std::size_t kDescriptionBytesMax = 4096;
+/// Of sockaddr_un's 108 bytes one is the NUL.
+constexpr std::size_t kSocketPathBytesMax = 107;
 
 std::unexpected<Error> cannot(std::string_view what, const std::string& path, int code) {
   return fail(fmt::format("cannot {} {}: {}", what, path, std::strerror(code)), code);
@@ -47,28 +51,10 @@ bool held_by_another(int fd) {
   return ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
-/// A file descriptor for the length of a scope.
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-/// Locks the directory; unlocked when the Fd goes.
-Result<Fd> lock_directory(const std::string& directory) {
+/// Locks the directory; unlocked when the descriptor goes.
+Result<UniqueFd> lock_directory(const std::string& directory) {
   const std::string path = directory + "/.lock";
-  Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return cannot("open", path, errno);
   const auto give_up = std::chrono::steady_clock::now() + kDirectoryLockPatience;
   while (!try_lock(fd.get())) {
@@ -159,6 +145,12 @@ Result<void> check_name(std::string_view name) {
   const bool good = !name.empty() && name.size() <= kNameBytesMax && word(name.front()) &&
                     std::ranges::all_of(
                         name, [&](char c) { return word(c) || c == '.' || c == '_' || c == '-'; });
+  if (name.ends_with(".nbd")) {
+    // Its control socket would be the NBD socket of the connection without that ending.
+    return fail(fmt::format("\"{}\" cannot be a connection's name: it must not end in .nbd",
+                            nvme::printable(name)),
+                EINVAL);
+  }
   if (good) return {};
   return fail(fmt::format("\"{}\" cannot be a connection's name: use 1 to {} letters, digits, "
                           "'.', '_' and '-', a letter or a digit first",
@@ -224,7 +216,7 @@ std::string RuntimeDir::log_file(std::string_view name) const {
 void RuntimeDir::sweep() const {
   for (const std::string& name : lock_names(path_)) {
     const std::string lock = file(name, kLockEnding);
-    const Fd fd(::open(lock.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+    const UniqueFd fd(::open(lock.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
     if (fd.get() < 0 || held_by_another(fd.get())) continue;
     ::unlink(control_socket(name).c_str());
     ::unlink(nbd_socket(name).c_str());
@@ -237,7 +229,7 @@ Result<Claim> RuntimeDir::claim(const Connection& wanted,
   if (!wanted.name.empty()) {
     if (auto good = check_name(wanted.name); !good) return std::unexpected(good.error());
   }
-  const Result<Fd> directory = lock_directory(path_);
+  const Result<UniqueFd> directory = lock_directory(path_);
   if (!directory) return std::unexpected(directory.error());
   const auto existing = connections();
   if (!existing) return std::unexpected(existing.error());
@@ -263,9 +255,16 @@ Result<Claim> RuntimeDir::claim(const Connection& wanted,
     }
   }
 
+  if (const std::string longest = nbd_socket(self.name); longest.size() > kSocketPathBytesMax) {
+    return fail(
+        fmt::format("the socket {} would have a path of {} bytes, but the system allows {}: "
+                    "give a shorter --name, or set NVMF_RUNTIME_DIR to a shorter path",
+                    longest, longest.size(), kSocketPathBytesMax),
+        ENAMETOOLONG);
+  }
   sweep();
   const std::string lock = file(self.name, kLockEnding);
-  Fd fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd fd(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return cannot("make", lock, errno);
   if (!try_lock(fd.get())) return cannot("lock", lock, errno);
   const std::string text = describe(self);
@@ -275,16 +274,15 @@ Result<Claim> RuntimeDir::claim(const Connection& wanted,
     ::unlink(lock.c_str());
     return cannot("write", lock, code);
   }
-  return Claim(path_, self.name, fd.release());
+  return Claim(path_, self.name, std::move(fd));
 }
 
 Claim::~Claim() {
-  if (fd_ < 0) return;
+  if (!fd_.valid()) return;
   // With the directory locked, so that nobody claims the file that we are about to remove. Without
   // that lock the file is left to the next sweep.
-  const Result<Fd> directory = lock_directory(directory_);
+  const Result<UniqueFd> directory = lock_directory(directory_);
   if (directory) ::unlink(fmt::format("{}/{}{}", directory_, name_, kLockEnding).c_str());
-  ::close(fd_);
 }
 
 Result<std::vector<Connection>> RuntimeDir::connections() const {
@@ -298,7 +296,7 @@ Result<std::vector<Connection>> RuntimeDir::connections() const {
 
 std::optional<Connection> RuntimeDir::find(std::string_view name) const {
   if (!check_name(name)) return std::nullopt;
-  const Fd fd(::open(file(name, kLockEnding).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  const UniqueFd fd(::open(file(name, kLockEnding).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   if (fd.get() < 0 || !held_by_another(fd.get())) return std::nullopt;
   return read_description(fd.get(), std::string(name));
 }

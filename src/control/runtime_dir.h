@@ -3,7 +3,8 @@
 //   NAME.lock      held by the connection's process for its life; says who it is and to what
 //   NAME.sock      its control socket
 //   NAME.nbd.sock  its NBD socket, unless another place was asked for
-//   NAME.log       what it has to say, when it runs in the background
+//   NAME.log       what it has to say, when it runs in the background; gone when it ended well
+//   NAME.1.log     the log before that one
 //   .lock          held for the moments in which names are claimed and given up
 //
 // A name is taken exactly as long as a process holds a lock on NAME.lock. The kernel drops that
@@ -25,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/unique_fd.h"
 #include "nvme/result.h"
 
 namespace nvmf::control {
@@ -46,7 +48,8 @@ struct Connection {
   std::string hostnqn;
 };
 
-/// "nvmf0": 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or a digit.
+/// "nvmf0": 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or a digit, not
+/// ending in ".nbd".
 Result<void> check_name(std::string_view name);
 
 class RuntimeDir;
@@ -58,7 +61,7 @@ class Claim {
   Claim(Claim&& other) noexcept
       : directory_(std::move(other.directory_)),
         name_(std::move(other.name_)),
-        fd_(std::exchange(other.fd_, -1)) {}
+        fd_(std::move(other.fd_)) {}
   Claim& operator=(Claim&&) = delete;
   /// Gives the name up and removes the lock file.
   ~Claim();
@@ -66,11 +69,11 @@ class Claim {
 
  private:
   friend class RuntimeDir;
-  Claim(std::string directory, std::string name, int fd)
-      : directory_(std::move(directory)), name_(std::move(name)), fd_(fd) {}
+  Claim(std::string directory, std::string name, io::UniqueFd fd)
+      : directory_(std::move(directory)), name_(std::move(name)), fd_(std::move(fd)) {}
   std::string directory_;
   std::string name_;
-  int fd_;
+  io::UniqueFd fd_;
 };
 
 class RuntimeDir {
