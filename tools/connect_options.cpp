@@ -1,6 +1,7 @@
 #include "connect_options.h"
 
 #include <fmt/format.h>
+#include <sys/un.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -16,15 +17,53 @@ namespace nvmf::tools {
 namespace {
 
 constexpr const char* kProgram = "nvmf-connect";
+/// What fits in a sockaddr_un, with its NUL.
+constexpr std::size_t kSocketPathBytesMax = sizeof(sockaddr_un::sun_path) - 1;
 constexpr const char* kDescription =
     "Connects to an NVMe/TCP subsystem and serves its namespaces over NBD.\n"
     "Goes to the background when every export is ready and prints a line for each namespace:\n"
     "  nvmf0n1 nbd+unix:///nvmf0n1?socket=/run/nvmf/nvmf0.nbd.sock\n";
 constexpr const char* kFooter =
-    "\nThe address is nvme+tcp://HOST[:PORT]/SUBNQN[/NSID], or -t tcp -a HOST -s PORT -n SUBNQN.\n"
+    "The address is nvme+tcp://HOST[:PORT]/SUBNQN[/NSID], or -t tcp -a HOST -s PORT -n SUBNQN.\n"
     "In the background, what happens is written to NAME.log in the runtime directory\n"
     "($NVMF_RUNTIME_DIR, else /run/nvmf for root, else $XDG_RUNTIME_DIR/nvmf).\n"
-    "End a connection with `nvmf disconnect NAME`.\n";
+    "End a connection with `nvmf disconnect NAME`. `man nvmf-connect` says the rest.\n";
+constexpr const char* kRefusedGroup = "Of nvme-cli, refused";
+
+/// Options of nvme-cli's that need what this program does not have: the name that `-X` and `--xyz`
+/// have in common is given in the sentence.
+struct Refused {
+  const char* names;
+  const char* value;  // nullptr: a flag
+  const char* help;
+  const char* sentence;
+};
+
+constexpr const char* kNoRecovery =
+    "is not possible yet: a lost connection is not made again, nvmf-connect ends and says why. "
+    "Leave the option out, and start the connection anew when it has ended";
+constexpr const char* kNoAuthentication =
+    "is not possible yet: there is no in-band authentication here. Leave the option out if the "
+    "target does without it; the kernel's host (`nvme connect`) has it";
+constexpr const char* kNoTls =
+    "is not possible yet: there is no TLS here. Connect to a port of the target without TLS, "
+    "through a VPN or a tunnel if the network is not your own";
+constexpr const char* kNoConfigFile =
+    "knows only \"none\" here: connections are not configured in a file. Give the options on the "
+    "command line, or keep them in a script";
+
+constexpr Refused kRefused[] = {
+    {"-c,--reconnect-delay", "SECONDS", "There is no reconnecting yet", kNoRecovery},
+    {"-l,--ctrl-loss-tmo", "SECONDS", "There is no reconnecting yet", kNoRecovery},
+    {"-F,--fast_io_fail_tmo", "SECONDS", "There is no reconnecting yet", kNoRecovery},
+    {"-S,--dhchap-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
+    {"-C,--dhchap-ctrl-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
+    {"--tls", nullptr, "There is no TLS yet", kNoTls},
+    {"--tls_key", "KEY", "There is no TLS yet", kNoTls},
+    {"-O,--dump-config", nullptr, "There is no configuration file",
+     "is not possible: connections are not configured in a file here, so there is none to show. "
+     "`nvmf list -o json` shows how each connection was made"},
+};
 
 /// What the command line says, before it is checked as a whole.
 struct Words {
@@ -74,6 +113,27 @@ void add_queue_options(CLI::App& app, Words& words, ConnectOptions& options) {
       ->type_name("N");
   app.add_option("-P,--nr-poll-queues", words.nr_poll_queues, "Accepted, without effect")
       ->type_name("N");
+  app.add_option_function<std::string>(
+         "-J,--config",
+         [](const std::string& file) {
+           if (file != "none") wrong(fmt::format("-J,--config {}", kNoConfigFile));
+         },
+         "Only \"none\": there is no configuration file")
+      ->type_name("FILE");
+}
+
+void add_refused_options(CLI::App& app) {
+  for (const Refused& option : kRefused) {
+    const auto refuse = [&option] { wrong(fmt::format("{} {}", option.names, option.sentence)); };
+    if (option.value == nullptr) {
+      app.add_flag_callback(option.names, refuse, option.help)->group(kRefusedGroup);
+    } else {
+      app.add_option_function<std::string>(
+             option.names, [refuse](const std::string&) { refuse(); }, option.help)
+          ->type_name(option.value)
+          ->group(kRefusedGroup);
+    }
+  }
 }
 
 void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
@@ -86,6 +146,18 @@ void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
       ->type_name("NAME");
   app.add_flag("--read-only", options.params.read_only, "Refuse everything that changes data");
   app.add_flag("--foreground", options.foreground, "Stay in the foreground");
+  app.add_flag("-v,--verbose", options.verbose,
+               "Say more on stderr, in the foreground; the log in the background has it anyway");
+  app.add_option_function<std::string>(
+         "-o,--output-format",
+         [&options](const std::string& word) {
+           if (word != "normal" && word != "json") {
+             wrong(fmt::format("The output format {} is not known: normal and json are", word));
+           }
+           options.json = word == "json";
+         },
+         "How to print what is served: normal (a line for each namespace) or json")
+      ->type_name("FORMAT");
   app.add_option("--run", options.run,
                  "Serve while this shell command runs, with $uri set to the first namespace's NBD "
                  "URI; exit with its status")
@@ -191,7 +263,14 @@ Result<transport::Endpoint> parse_nbd_endpoint(const std::string& text) {
   if (text.starts_with("unix:") && text.size() > 5) {
     std::error_code error;
     endpoint.unix_path = std::filesystem::absolute(text.substr(5), error).string();
-    if (!error) return endpoint;
+    if (error) return fail(fmt::format("{} is no path: {}", text, error.message()), EINVAL);
+    if (endpoint.unix_path.size() > kSocketPathBytesMax) {
+      return fail(fmt::format("the socket path {} is longer than the {} bytes that the system "
+                              "allows: choose a shorter one",
+                              endpoint.unix_path, kSocketPathBytesMax),
+                  EINVAL);
+    }
+    return endpoint;
   }
   if (text.starts_with("tcp:")) {
     auto parsed = nvme::HostPort::parse(text.substr(4), 10809);
@@ -213,6 +292,7 @@ std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& 
   add_address_options(app, words, options);
   add_queue_options(app, words, options);
   add_local_options(app, words, options);
+  add_refused_options(app);
   try {
     app.parse(argc, argv);
     if (auto done = complete(words, options); !done) {

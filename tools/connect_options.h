@@ -16,6 +16,8 @@ struct ConnectOptions {
   std::string run;                       // empty: none
   bool foreground = false;               // also with `run`
   bool duplicate_connect = false;
+  bool json = false;               // print what is served as one JSON object
+  bool verbose = false;            // in the foreground: also what is merely worth knowing
   std::vector<std::string> notes;  // about options that have no effect here
 };
 

@@ -138,6 +138,17 @@ std::string Connection::uri(std::size_t place, const std::string& export_name) c
 }
 
 void Connection::announce() {
+  if (options_.json) {
+    json document = {{"device", claim_.name()}, {"namespaces", json::array()}};
+    for (const auto& ns : subsystem_->namespaces()) {
+      json uris = json::array();
+      for (std::size_t i = 0; i < nbd_places_.size(); ++i) uris.push_back(uri(i, ns->info.name));
+      document["namespaces"].push_back(
+          {{"name", ns->info.name}, {"nsid", ns->info.nsid}, {"uris", std::move(uris)}});
+    }
+    reporter_.print(document.dump(-1, ' ', false, json::error_handler_t::replace));
+    return;
+  }
   for (const auto& ns : subsystem_->namespaces()) {
     reporter_.print(fmt::format("{} {}", ns->info.name, uri(0, ns->info.name)));
   }
@@ -195,7 +206,8 @@ void Connection::end(int status) {
   state_ = State::ending;
   exit_status_ = status;
   deadline_.arm(loop_.now() + kEndDeadline);
-  ::alarm(2 * std::chrono::duration_cast<std::chrono::seconds>(kEndDeadline).count());
+  end_at_the_latest("nvmf-connect",
+                    2 * std::chrono::duration_cast<std::chrono::seconds>(kEndDeadline));
   if (command_ && command_->running()) {
     command_->send(SIGTERM);
     command_timer_.arm(loop_.now() + kCommandGrace);

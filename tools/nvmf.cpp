@@ -27,7 +27,10 @@ void add_format(CLI::App& verb, OutputFormat& format, bool binary) {
           [&format, formats](const std::string& word) {
             const auto found = formats.find(word);
             if (found == formats.end()) {
-              throw CLI::ValidationError(fmt::format("The output format {} is not known", word));
+              throw CLI::ValidationError(fmt::format("The output format {} is not known: {}", word,
+                                                     formats.contains("binary")
+                                                         ? "normal, json and binary are"
+                                                         : "normal and json are"));
             }
             format = found->second;
           },
@@ -35,10 +38,18 @@ void add_format(CLI::App& verb, OutputFormat& format, bool binary) {
       ->type_name("FORMAT");
 }
 
+void accept_verbose(CLI::App& verb) {
+  verb.add_flag_callback(
+      "-v,--verbose",
+      [] { complain("nvmf", "note: -v has no effect here: what there is to say is said"); },
+      "Accepted, without effect");
+}
+
 void add_list(CLI::App& app, std::function<int()>& chosen) {
   auto* verb = app.add_subcommand("list", "List connections and their namespaces");
   auto format = std::make_shared<OutputFormat>(OutputFormat::normal);
   add_format(*verb, *format, false);
+  accept_verbose(*verb);
   verb->final_callback([&chosen, format] { chosen = [format] { return list(*format); }; });
 }
 
@@ -53,16 +64,30 @@ void add_disconnect(CLI::App& app, std::function<int()>& chosen) {
       ->allow_extra_args(false);
   verb->add_option("-n,--nqn", words->nqn, "All connections to this subsystem")->type_name("NQN");
   verb->add_flag("--all", words->all, "All connections");
+  accept_verbose(*verb);
   verb->final_callback([&chosen, words] {
     const int ways =
         (words->names.empty() ? 0 : 1) + (words->nqn.empty() ? 0 : 1) + (words->all ? 1 : 0);
-    if (ways != 1) throw CLI::ValidationError("Give either names, or --nqn NQN, or --all");
+    if (ways != 1) {
+      throw CLI::ValidationError(
+          "Give either names of connections, as `nvmf list` shows them, or --nqn NQN, or --all");
+    }
     chosen = [words] { return disconnect(*words); };
   });
 }
 
 void add_disconnect_all(CLI::App& app, std::function<int()>& chosen) {
   auto* verb = app.add_subcommand("disconnect-all", "End all connections");
+  verb->add_option_function<std::string>(
+          "-r,--transport",
+          [](const std::string& word) {
+            if (word == "tcp") return;
+            throw CLI::ValidationError(
+                fmt::format("The transport {} is not known: every connection here is tcp", word));
+          },
+          "Only tcp, as every connection is")
+      ->type_name("STR");
+  accept_verbose(*verb);
   verb->final_callback(
       [&chosen] { chosen = [] { return disconnect({.names = {}, .nqn = {}, .all = true}); }; });
 }
@@ -97,6 +122,26 @@ CLI::App* add_identify(CLI::App& app, std::function<int()>& chosen, const std::s
   return verb;
 }
 
+/// `nvmf help` and `nvmf help VERB`, as nvme-cli has them.
+void add_help(CLI::App& app, std::function<int()>& chosen) {
+  auto* verb = app.add_subcommand("help", "Show this text, or the options of a verb");
+  auto name = std::make_shared<std::string>();
+  verb->add_option("verb", *name, "A verb, such as list")->type_name("VERB");
+  verb->final_callback([&app, &chosen, name] {
+    const auto named = app.get_subcommands([&](const CLI::App* v) { return v->check_name(*name); });
+    const CLI::App* about = name->empty() ? &app : named.empty() ? nullptr : named.front();
+    if (about == nullptr) {
+      throw CLI::ValidationError(
+          fmt::format("there is no such subcommand as {}: there are {}", *name, verbs_of(app)));
+    }
+    chosen = [about, title = name->empty() ? std::string("nvmf") : "nvmf " + *name] {
+      // Not App::help(): that of the program shows the help of the verb that was given, this one.
+      fmt::print("{}", about->get_formatter()->make_help(about, title, CLI::AppFormatMode::Normal));
+      return kExitSuccess;
+    };
+  });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -113,6 +158,11 @@ int main(int argc, char** argv) {
   add_identify(app, chosen, "id-ns", "Show what a controller says of a namespace", ns_words, &id_ns)
       ->add_option("-n,--namespace-id", ns_words->nsid, "The namespace, if the target names none")
       ->type_name("NSID");
+  add_help(app, chosen);
+  app.footer(
+      "A TARGET is a connection (nvmf0), a namespace (nvmf0n1), or nvme+tcp://HOST[:PORT]/SUBNQN,\n"
+      "which is connected to for that one command. `nvmf help VERB` lists the options of a verb,\n"
+      "`man nvmf` says the rest.\n");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {  // --help, --version

@@ -3,6 +3,7 @@
 // Exit status: 0 when it serves in the background, or was asked to end; the command's with --run; 1
 // when something was refused or the connection was lost; 2 for bad usage.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -58,7 +59,7 @@ Result<int> serve(ConnectOptions options, Reporter& reporter) {
       return std::unexpected(logging.error());
     }
   } else {
-    log_to_stderr("nvmf-connect");
+    log_to_stderr("nvmf-connect", options.verbose);
   }
   for (const std::string& note : options.notes) reporter.complain(note);
 
@@ -75,6 +76,10 @@ Result<int> serve(ConnectOptions options, Reporter& reporter) {
   auto ran = (*pool)->run();
   (*pool)->join();
   if (!ran) return std::unexpected(ran.error());
+  // Nobody wants to read of an end that was asked for. While the name is ours, so is the file.
+  if (reporter.background() && connection.exit_status() == kExitSuccess && log_is_quiet()) {
+    ::unlink(runtime->log_file(claim->name()).c_str());
+  }
   return connection.exit_status();
 }
 

@@ -1,6 +1,8 @@
 // nvmf list.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "control/runtime_dir.h"
@@ -8,6 +10,7 @@
 #include "nvmf_verbs.h"
 #include "tool_control.h"
 #include "tool_program.h"
+#include "transport/loop.h"
 
 namespace nvmf::tools {
 
@@ -51,6 +54,7 @@ std::vector<json> all_status(const control::RuntimeDir& runtime,
                 {"state", coming ? "connecting" : "hanging"},
                 {"traddr", c.address},
                 {"trsvcid", std::to_string(c.port)},
+                {"address", transport::Endpoint{c.address, c.port, {}}.to_string()},
                 {"subnqn", c.subnqn},
                 {"hostnqn", c.hostnqn},
                 {"error", answers[i].ok.error().message},
@@ -63,42 +67,70 @@ std::vector<json> all_status(const control::RuntimeDir& runtime,
 
 /// nvme-cli's units: powers of ten.
 std::string human_size(std::uint64_t bytes) {
-  static constexpr const char* kUnits[] = {" B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
   auto value = static_cast<double>(bytes);
   std::size_t unit = 0;
   while (value >= 1000 && unit + 1 < std::size(kUnits)) {
     value /= 1000;
     ++unit;
   }
-  return fmt::format("{:7.2f} {}", value, kUnits[unit]);
+  return fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
-void print_row(const std::string& node, const std::string& serial, const std::string& model,
-               const std::string& nsid, const std::string& size, const std::string& format,
-               const std::string& firmware, const std::string& state, const std::string& uri) {
-  fmt::print("{:<16} {:<20} {:<24} {:<9} {:<12} {:<14} {:<8} {:<10} {}\n", node, serial, model,
-             nsid, size, format, firmware, state, uri);
-}
+struct Column {
+  const char* title;
+  bool number;  // to the right
+};
+constexpr Column kColumns[] = {{"Node", false},      {"NSID", true},   {"Size", true},
+                               {"Format", true},     {"State", false}, {"Address", false},
+                               {"Subsystem", false}, {"Export", false}};
+constexpr std::size_t kColumnCount = std::size(kColumns);
+using Row = std::array<std::string, kColumnCount>;
 
-void print_table(const std::vector<json>& all) {
-  print_row("Node", "SN", "Model", "Namespace", "Size", "Format", "FW Rev", "State", "Address");
-  print_row(std::string(16, '-'), std::string(20, '-'), std::string(24, '-'), std::string(9, '-'),
-            std::string(12, '-'), std::string(14, '-'), std::string(8, '-'), std::string(10, '-'),
-            std::string(24, '-'));
+/// A row for each namespace, or one for a connection without any; more exports of a namespace stand
+/// below each other.
+std::vector<Row> to_rows(const std::vector<json>& all) {
+  std::vector<Row> rows;
   for (const json& c : all) {
     const std::string state = text_of(c, "state");
+    const std::string address = text_of(c, "address");
+    const std::string subsystem = text_of(c, "subnqn");
     if (c["namespaces"].empty()) {
-      print_row(text_of(c, "name"), text_of(c, "serial"), text_of(c, "model"), "", "", "",
-                text_of(c, "firmware"), state, text_of(c, "subnqn"));
+      rows.push_back({text_of(c, "name"), "", "", "", state, address, subsystem, ""});
     }
     for (const json& ns : c["namespaces"]) {
-      const json& uris = ns["uris"];
-      print_row(text_of(ns, "name"), text_of(c, "serial"), text_of(c, "model"), text_of(ns, "nsid"),
-                human_size(number_of(ns, "size_bytes")),
-                fmt::format("{:>6}B + {:>2}B", number_of(ns, "block_bytes"), 0),
-                text_of(c, "firmware"), state,
-                uris.empty() ? "" : nvme::printable(uris.front().get<std::string>()));
+      rows.push_back(
+          {text_of(ns, "name"), text_of(ns, "nsid"), human_size(number_of(ns, "size_bytes")),
+           fmt::format("{} B", number_of(ns, "block_bytes")), state, address, subsystem, ""});
+      std::string* place = &rows.back().back();
+      for (const json& uri : ns["uris"]) {
+        if (place == nullptr) place = &rows.emplace_back().back();
+        *place = nvme::printable(uri.get<std::string>());
+        place = nullptr;
+      }
     }
+  }
+  return rows;
+}
+
+/// Columns as wide as what stands in them; the last one, which is to be copied, as it is.
+void print_table(const std::vector<json>& all) {
+  std::vector<Row> rows(2);
+  for (Row& row : to_rows(all)) rows.push_back(std::move(row));
+  std::array<std::size_t, kColumnCount> widths{};
+  for (std::size_t i = 0; i < kColumnCount; ++i) {
+    rows[0][i] = kColumns[i].title;
+    for (const Row& row : rows) widths[i] = std::max(widths[i], row[i].size());
+    rows[1][i] = std::string(widths[i], '-');
+  }
+  for (const Row& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < kColumnCount; ++i) {
+      line += kColumns[i].number ? fmt::format("{:>{}} ", row[i], widths[i])
+                                 : fmt::format("{:<{}} ", row[i], widths[i]);
+    }
+    line.resize(line.find_last_not_of(' ') + 1);
+    fmt::print("{}\n", line);
   }
 }
 

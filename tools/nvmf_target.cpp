@@ -5,11 +5,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
+#include <cstring>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +22,7 @@
 #include "io/reactor.h"
 #include "io/signals.h"
 #include "nvme/address.h"
+#include "tool_program.h"
 #include "tool_usage.h"
 
 namespace {
@@ -27,20 +31,37 @@ using nvmf::Result;
 using nvmf::controller::ConfigFile;
 using nvmf::controller::NamespaceConfig;
 
-constexpr int kExitFailure = 1;
-constexpr int kExitUsage = 2;
+using nvmf::tools::kExitFailure;
+using nvmf::tools::kExitUsage;
 
-void complain(const std::string& message) {
-  fmt::print(stderr, "nvmf-target: {}\n", message);
+/// A thousand namespaces need 100 KiB; whatever is larger is another file.
+constexpr std::size_t kConfigBytesMax = 16 * 1024 * 1024;
+
+void complain(const std::string& sentence) {
+  nvmf::tools::complain("nvmf-target", sentence);
+}
+
+std::string read_file(const std::string& path) {
+  const auto refuse = [&path](const std::string& why) {
+    throw CLI::ValidationError(
+        fmt::format("The configuration file {} cannot be read: {}", path, why));
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> in(std::fopen(path.c_str(), "re"),
+                                                           &std::fclose);
+  if (!in) refuse(std::strerror(errno));
+  std::string text;
+  std::array<char, 65536> piece{};
+  while (const std::size_t n = std::fread(piece.data(), 1, piece.size(), in.get())) {
+    text.append(piece.data(), n);
+    if (text.size() > kConfigBytesMax) refuse("it is longer than 16 MiB");
+  }
+  if (std::ferror(in.get()) != 0) refuse(std::strerror(errno));
+  return text;
 }
 
 /// Adds what a file says to what the command line has said so far.
 void read_config_file(const std::string& path, ConfigFile& wanted) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in.is_open() || in.bad()) {
-    throw CLI::ValidationError(fmt::format("The configuration file {} cannot be read", path));
-  }
+  const std::string text = read_file(path);
   auto parsed = nvmf::controller::parse_config(text);
   if (!parsed) {
     throw CLI::ValidationError(fmt::format("{} ({})", parsed.error().message, path));
@@ -106,8 +127,8 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
       "nvmf-target");
   app.set_version_flag("--version", "nvmf-target " NVMF_VERSION);
   app.footer(
-      "\nExample: nvmf-target --listen 127.0.0.1:4420 --subsystem nqn.2024-05.org.example:disks "
-      "--namespace memory:1G\n");
+      "Example: nvmf-target --listen 127.0.0.1:4420 --subsystem nqn.2024-05.org.example:disks "
+      "--namespace memory:1G\n`man nvmf-target` says the rest.\n");
   add_ordered_options(app, wanted);
   auto& target = wanted.target;
   // Given here, they win over those of a configuration file, wherever that stands.
@@ -116,13 +137,17 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
   std::optional<std::uint32_t> in_capsule;
   std::optional<std::uint16_t> cqt;
   app.add_option("--max-queues", max_queues,
-                 fmt::format("I/O queues of a controller (default {})", target.max_queues));
+                 fmt::format("I/O queues of a controller (default {})", target.max_queues))
+      ->type_name("N");
   app.add_option("--queue-size", queue_size,
-                 fmt::format("Entries of an I/O queue (default {})", target.queue_entries));
+                 fmt::format("Entries of an I/O queue (default {})", target.queue_entries))
+      ->type_name("N");
   app.add_option("--in-capsule", in_capsule,
                  fmt::format("Bytes of data that a command may carry with it (default {})",
-                             target.in_capsule_bytes));
-  app.add_option("--cqt", cqt, "Command Quiesce Time to report, in milliseconds (default 0: none)");
+                             target.in_capsule_bytes))
+      ->type_name("BYTES");
+  app.add_option("--cqt", cqt, "Command Quiesce Time to report, in milliseconds (default 0: none)")
+      ->type_name("MS");
   try {
     app.parse(argc, argv);
     if (max_queues) target.max_queues = *max_queues;

@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 
 #include "host/log.h"
@@ -31,7 +32,10 @@ spdlog::level::level_enum level_of(host::LogLevel level) {
   return spdlog::level::err;
 }
 
+std::atomic<bool> quiet{true};
+
 void write(host::LogLevel level, std::string_view sentence) {
+  if (level_of(level) >= spdlog::level::warn) quiet.store(false, std::memory_order_relaxed);
   spdlog::log(level_of(level), "{}", sentence);
 }
 
@@ -43,11 +47,11 @@ void use(std::shared_ptr<spdlog::logger> logger) {
 
 }  // namespace
 
-void log_to_stderr(const std::string& program) {
+void log_to_stderr(const std::string& program, bool verbose) {
   auto logger =
       std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%n: %v");
-  logger->set_level(spdlog::level::warn);
+  logger->set_level(verbose ? spdlog::level::info : spdlog::level::warn);
   use(std::move(logger));
 }
 
@@ -60,13 +64,17 @@ Result<void> log_to_file(const std::string& path) {
     };
     auto logger = std::make_shared<spdlog::logger>(
         "nvmf", std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, kLogBytesMax, kOldLogs,
-                                                                       false, handlers));
+                                                                       true, handlers));
     logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z [%P] %l: %v");
     use(std::move(logger));
   } catch (const spdlog::spdlog_ex& problem) {
     return fail(fmt::format("cannot write the log {}: {}", path, problem.what()));
   }
   return {};
+}
+
+bool log_is_quiet() {
+  return quiet.load(std::memory_order_relaxed);
 }
 
 }  // namespace nvmf::tools

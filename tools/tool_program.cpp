@@ -5,7 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -13,6 +16,37 @@ namespace nvmf::tools {
 
 void complain(std::string_view program, std::string_view sentence) {
   fmt::print(stderr, "{}: {}\n", program, sentence);
+}
+
+namespace {
+
+/// Written before the alarm is set, read by its handler alone.
+std::array<char, 256> last_words;
+std::size_t last_words_bytes = 0;
+
+/// Only what a signal handler may do. What write() says no longer matters.
+void say_last_words(int) {
+  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, last_words.data(), last_words_bytes);
+  ::_exit(kExitFailure);
+}
+
+}  // namespace
+
+void end_at_the_latest(std::string_view program, std::chrono::seconds after) {
+  const auto end = fmt::format_to_n(last_words.data(), last_words.size(),
+                                    "{}: this process did not end within {} s of being told to and "
+                                    "is ended by force; what it leaves in the runtime directory "
+                                    "goes with the next connection\n",
+                                    program, after.count());
+  last_words_bytes = std::min(end.size, last_words.size());
+  struct sigaction action{};
+  action.sa_handler = &say_last_words;
+  ::sigaction(SIGALRM, &action, nullptr);
+  sigset_t alarms;
+  ::sigemptyset(&alarms);
+  ::sigaddset(&alarms, SIGALRM);
+  ::pthread_sigmask(SIG_UNBLOCK, &alarms, nullptr);
+  ::alarm(static_cast<unsigned>(after.count()));
 }
 
 void raise_file_limit() {

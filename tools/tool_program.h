@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <string_view>
 
 #include "io/unique_fd.h"
@@ -16,6 +17,11 @@ inline constexpr int kExitUsage = 2;
 
 /// "PROGRAM: sentence" on stderr; the sentence must be fit to be shown.
 void complain(std::string_view program, std::string_view sentence);
+
+/// When that time has passed, this process says so on stderr and exits with 1, whatever its threads
+/// do: by SIGALRM, whose handler touches nothing of ours. To be called once, at the beginning of
+/// an end that has limits of its own, all of them shorter.
+void end_at_the_latest(std::string_view program, std::chrono::seconds after);
 
 /// Raises the soft limit of open files to the hard one: queues, clients and sockets need them.
 void raise_file_limit();

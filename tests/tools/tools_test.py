@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -108,11 +109,17 @@ def background(new):
         check(connection["state"] == "live" and connection["subnqn"] == NQN, f"{connection}")
         check(connection["io"] == scene.space.environment["NVMF_IO"], f"runs on {connection['io']}")
         check([d["SectorSize"] for d in listed["Devices"]] == [512, 4096], f"{listed['Devices']}")
-        check("nvmf0n2" in scene.run("nvmf", "list").must_succeed().out, "the table lacks nvmf0n2")
+        table = [line.split() for line in scene.run("nvmf", "list").must_succeed().out.splitlines()]
+        check(table[0] == ["Node", "NSID", "Size", "Format", "State", "Address", "Subsystem", "Export"],
+              f"{table[0]}")
+        check(table[3] == ["nvmf0n2", "2", "33.55", "MB", "4096", "B", "live",
+                           f"127.0.0.1:{scene.target.port}", NQN, exports["nvmf0n2"]], f"{table[3]}")
+        check("connected to" in scene.log("nvmf0"), scene.log("nvmf0"))
         done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
         check(done.seconds < 5, f"disconnect took {done.seconds:.1f} s")
         scene.nothing_left_but_the_target()
-        check("disconnected on request" in scene.log("nvmf0"), scene.log("nvmf0"))
+        left = [name for name in os.listdir(scene.space.runtime) if name != ".lock"]
+        check(not left, f"a good end leaves nothing, but there is {left}")
 
 
 def foreground_and_sigterm(new):
@@ -122,6 +129,76 @@ def foreground_and_sigterm(new):
         connection.stop()
         check(connection.errors() == "", f"it said {connection.errors()!r}")
         scene.nothing_left_but_the_target()
+
+
+def several_exports(new):
+    """More places for NBD: all of them in JSON and in the table, the first one on stdout."""
+    with new() as scene:
+        path = scene.space.path("disk.sock")
+        done = scene.run("nvmf-connect", scene.uri, "-o", "json", "--nbd", "unix:" + path, "--nbd",
+                         "tcp:127.0.0.1:0").must_succeed()
+        told = json.loads(done.out)
+        uris = told["namespaces"][0]["uris"]
+        check(told["device"] == "nvmf0" and told["namespaces"][0]["name"] == "nvmf0n1", f"{told}")
+        check(path in uris[0] and uris[1].startswith("nbd://127.0.0.1:"), f"{uris}")
+        rows = scene.run("nvmf", "list").must_succeed().out.splitlines()[2:]
+        check(len(rows) == 2 and rows[0].endswith(uris[0]) and rows[1].split() == [uris[1]], f"{rows}")
+        scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+
+
+def logs(new):
+    """What was said is kept when it may be wanted: after a bad end, under a name used again."""
+    with new() as scene:
+        scene.connect()
+        os.kill(scene.pid("nvmf0"), signal.SIGKILL)
+        cases.wait_until(lambda: not scene.listed()["Connections"], 3, "the end of nvmf0")
+        check("connected to" in scene.log("nvmf0"), "a killed connection's log stays")
+        scene.connect()
+        check("connected to" in scene.log("nvmf0.1"), "the log before this one is nvmf0.1.log")
+        pid = scene.pid("nvmf0")
+        scene.target.kill()
+        scene.wait_gone(pid, 5)
+        check("is lost" in scene.log("nvmf0"), scene.log("nvmf0"))
+        scene.target = None
+        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
+
+
+def verbose(new):
+    with new() as scene:
+        done = scene.run("nvmf-connect", scene.uri, "--run", "true").must_succeed()
+        check(done.err == "", f"it said {done.err!r}")
+        done = scene.run("nvmf-connect", "-v", scene.uri, "--run", "true").must_succeed()
+        check(f"connected to {NQN}" in done.err, f"it said {done.err!r}")
+
+
+def nvme_cli_options(new):
+    """Every option of nvme-cli's connect is served, accepted with a note, or refused with a reason."""
+    with new(target=False) as scene:
+        uri = "nvme+tcp://127.0.0.1:1/" + NQN
+        for argv, says in ((["-c", "10"], "-c,--reconnect-delay is not possible yet"),
+                           (["--ctrl-loss-tmo", "-1"], "-l,--ctrl-loss-tmo is not possible yet"),
+                           (["-F", "5"], "-F,--fast_io_fail_tmo is not possible yet"),
+                           (["-S", "DHHC-1:00:x:"], "-S,--dhchap-secret is not possible yet"),
+                           (["-C", "DHHC-1:00:x:"], "-C,--dhchap-ctrl-secret is not possible yet"),
+                           (["--tls"], "--tls is not possible yet"),
+                           (["--tls_key", "1"], "--tls_key is not possible yet"),
+                           (["-J", "/etc/nvme/config.json"], '-J,--config knows only "none"'),
+                           (["-O"], "-O,--dump-config is not possible"),
+                           (["-o", "xml"], "xml is not known: normal and json are")):
+            scene.refused("nvmf-connect", uri, *argv, status=2, says=says)
+        # Accepted: what is refused then is the connection.
+        done = scene.run("nvmf-connect", uri, "-J", "none", "-o", "json", "-v", "-W", "1", "-P", "1")
+        check(done.status == 1 and done.err.count("no effect") == 2, f"{done}")
+        check("is a target listening" in done.err, f"{done}")
+        try:
+            asked = scene.run("nvme", "connect", "--help")
+        except cases.Lacking:
+            return
+        ours = scene.run("nvmf-connect", "--help").must_succeed().out
+        spellings = re.findall(r"--([a-z-]+)(?:=<\w+>)?(?:, -(\w))?", asked.out + asked.err)
+        check(len(spellings) > 20, f"nvme-cli's options were not understood: {asked}")
+        for long, short in spellings:
+            check(f"-{short},--{long} " in ours or not short, f"-{short}/--{long} is not known")
 
 
 def both_spellings(new):
@@ -300,7 +377,8 @@ def bad_input(new):
         scene.refused("nvmf-connect", "nvme+tcp://127.0.0.1:1/" + NQN, says="127.0.0.1:1")
         scene.refused("nvmf-connect", f"nvme+tcp://{host}:{port}/nqn.2024-05.org.example:no",
                       says="nqn.2024-05.org.example:no")
-        scene.refused("nvmf-connect", "nvme+tcp://no.such.host.invalid/" + NQN, says="no.such.host")
+        scene.refused("nvmf-connect", "nvme+tcp://no.such.host.invalid/" + NQN,
+                      says="give a numeric address")
         scene.refused("nvmf-connect", uri + "/9", says="no namespace 9; those that this host sees")
         for argv in ([], ["--frob", uri], [uri, "-c", "10"], ["nvme+rdma://h/" + NQN], [uri, "-a", "h"],
                      ["-a", host], ["-t", "rdma", "-a", host, "-n", NQN], [uri, "-i", "0"],
@@ -317,11 +395,24 @@ def bad_input(new):
                            ([uri, "--name"], "--name needs a value after it: NAME"),
                            ([uri, "--read-only=x"], "--read-only takes no value"),
                            ([uri, "b"], '"b" is one word too many'),
+                           ([uri, "--name", "a", "--name", "b"], "--name is given more than once"),
+                           ([uri, "-Q", "99999999999"], "99999999999 is too large for --queue-size"),
+                           ([uri, "--name", "a.nbd"], "must not end in .nbd"),
+                           ([uri, "--nbd", "unix:/" + 110 * "x"], "choose a shorter one"),
                            ([f"nvme+tcp://{host}:{port}"], "names the discovery subsystem, or none")):
             scene.refused("nvmf-connect", *argv, status=2, says=says)
-        for argv, says in ((["frob"], "no such subcommand as frob"), (["-x"], "no such option as -x"),
-                           (["id-ctrl", "--frob"], "no such option as --frob")):
+        for argv, says in ((["frob"], "no such subcommand as frob: there are list"),
+                           ([], "say what to do: list, disconnect"),
+                           (["-x"], "no such option as -x"),
+                           (["help", "frob"], "no such subcommand as frob: there are list"),
+                           (["id-ctrl", "--frob"], "no such option as --frob"),
+                           (["id-ctrl"], "TARGET is missing: give a connection"),
+                           (["id-ns", "-n", "x", "nvmf0"], '"x" is no value for --namespace-id'),
+                           (["disconnect"], "`nvmf list` shows them"),
+                           (["disconnect-all", "-r", "rdma"], "every connection here is tcp")):
             scene.refused("nvmf", *argv, status=2, says=says)
+        check(scene.run("nvmf", "help").must_succeed().out == scene.run("nvmf", "--help").out, "help")
+        check("--all" in scene.run("nvmf", "help", "disconnect").must_succeed().out, "help VERB")
         for argv, says in ((["--frob"], "no such option as --frob"),
                            (["--listen"], "--listen needs a value after it: ADDR:PORT"),
                            (["--listen", "localhost:0"], "at least one --subsystem")):
@@ -335,7 +426,19 @@ def bad_input(new):
         with open(taken, "w") as file:
             file.write("keep me")
         scene.refused("nvmf-connect", uri, "--nbd", "unix:" + taken, says=taken)
-        scene.refused("nvmf-connect", uri, "--nbd", "unix:/no/such/folder/s", says="/no/such/folder/s")
+        for options, says in (
+                (["--nbd", "unix:/no/such/folder/s"], "/no/such/folder/s: No such file or directory "
+                 "(ENOENT): its folder does not exist"),
+                (["--nbd", "tcp:192.0.2.1:0"], "192.0.2.1:0: Cannot assign requested address "
+                 "(EADDRNOTAVAIL): no interface of this machine has that address"),
+                (["--nbd", f"tcp:{host}:{port}"], "choose another port, 0 picks a free one"),
+                (["-w", "192.0.2.1"], "`ip address` shows those that there are"),
+                (["-w", "localhost"], "'localhost' is not a numeric IPv4 or IPv6 address"),
+                (["-f", "nosuch0"], "`ip link` shows the interfaces")):
+            scene.refused("nvmf-connect", uri, *options, says=says)
+        deep = scene.space.path("deep" + 40 * "x")
+        done = scene.run("nvmf-connect", uri, "--name", 50 * "n", environment={"NVMF_RUNTIME_DIR": deep})
+        check(done.status == 1 and "give a shorter --name" in done.err, f"{done}")
         busy = scene.space.path("busy")
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(busy)
@@ -345,6 +448,32 @@ def bad_input(new):
         with open(taken) as file:
             check(file.read() == "keep me", "a file in the way must not be harmed")
         scene.nothing_left_but_the_target()
+
+
+def bad_target(new):
+    """nvmf-target with what it cannot use: a sentence, never a crash."""
+    with new() as scene:
+        config = scene.space.path("target.json")
+        subsystem = ["--subsystem", NQN, "--namespace"]
+        listen = ["--listen", "127.0.0.1:0"]
+        for text, says in (('{"listen": [\n"127.0.0.1:0",\n', "is not JSON from line 3 on"),
+                           ("[]", "must be one JSON object"), ("", "is not JSON from line 1 on"),
+                           ('{"cqt": 1e999}', "a number that is too large"),
+                           ('{"listenn": []}', 'not "listenn"'),
+                           ('{"listen": "127.0.0.1:0"}', '"listen" must be a list of strings')):
+            with open(config, "w") as file:
+                file.write(text)
+            scene.refused("nvmf-target", "--config", config, status=2, says=says)
+        scene.refused("nvmf-target", "--config", scene.space.folder, status=2, says="Is a directory")
+        scene.refused("nvmf-target", "--config", scene.space.path("no"), status=2, says="No such file")
+        for argv, says in ((["--listen", "192.0.2.1:0", *subsystem, "memory:1M"],
+                            "no interface of this machine has that address"),
+                           (["--listen", f"127.0.0.1:{scene.target.port}", *subsystem, "memory:1M"],
+                            "choose another port, 0 picks a free one"),
+                           (["--listen", "some.host:0", *subsystem, "memory:1M"], "`getent hosts"),
+                           ([*listen, *subsystem, "file:/no/such/file"], "make it first"),
+                           ([*listen, *subsystem, "file:/"], "name a file in it")):
+            scene.refused("nvmf-target", *argv, says=says)
 
 
 def refused_host(new):
@@ -441,9 +570,10 @@ def interrupted_parent(new):
         check(not scene.space.sockets(), f"sockets are left: {scene.space.sockets()}")
 
 
-ALL = [background, foreground_and_sigterm, both_spellings, run_command, ignoring_command, read_only,
+ALL = [background, foreground_and_sigterm, several_exports, logs, verbose, nvme_cli_options,
+       both_spellings, run_command, ignoring_command, read_only,
        identify, names, killed_connection, lost_target, hanging_target, keep_alive_notices_silence,
-       bad_input, refused_host, other_protocol, no_namespaces, hanging_control_client,
+       bad_input, bad_target, refused_host, other_protocol, no_namespaces, hanging_control_client,
        stopped_connection, interrupted_parent]
 
 
