@@ -25,16 +25,22 @@ struct BlockRequest {
   std::byte* data = nullptr;       // read and write
   void (*complete)(BlockRequest&) = nullptr;
 
-  /// The outcome: 0 or an errno. EINVAL for what is out of range or not aligned, ENOSPC for a
-  /// write past the end, EPERM for a write to a read-only device, ENOTSUP, EIO for everything that
-  /// went wrong further away, ESHUTDOWN when the device is gone for good.
+  /// The outcome: 0 or an errno. EINVAL for what is out of range or too long, ENOSPC for a write
+  /// past the end, EPERM for a write to a read-only device, ENOTSUP, EIO for everything that went
+  /// wrong further away, ECANCELED after abandon(), ESHUTDOWN when the device is gone for good.
   int error = 0;
 
   // For the device's own use while the request is under way.
   BlockRequest* next = nullptr;
+  BlockRequest* older = nullptr;
+  BlockRequest* newer = nullptr;
   std::uint64_t issued_bytes = 0;
+  std::uint64_t arrival = 0;
   std::uint32_t parts = 0;
   std::uint8_t stage = 0;
+  std::uint8_t whereabouts = 0;
+  std::uint8_t slot = 0;
+  std::uint8_t fence = 0;
 };
 
 struct BlockInfo {
@@ -42,7 +48,10 @@ struct BlockInfo {
   std::string description;  // for people: subsystem NQN, NSID, model
   std::uint32_t nsid = 0;
   std::uint64_t size_bytes = 0;
-  std::uint32_t block_bytes = 512;       // logical block: the least unit of everything
+  /// The logical block. Any byte range can be read, written and zeroed; at both ends of one that
+  /// is not whole blocks the device reads, changes and writes the block, alone with its range.
+  /// A deallocate is rounded inward.
+  std::uint32_t block_bytes = 512;
   std::uint32_t preferred_bytes = 4096;  // what is fast: at least block_bytes, a power of two
   std::uint32_t transfer_bytes_max = 32u * 1024 * 1024;  // largest read or write we take (we split)
   bool read_only = false;

@@ -13,9 +13,20 @@ namespace nvmf::host {
 
 namespace {
 
-// BlockRequest::stage: a deallocate with FUA is Dataset Management, then Flush.
+// BlockRequest::stage. A deallocate with FUA is Dataset Management, then Flush. What changes less
+// than whole blocks waits for its hold, reads the ends of its range, then does what it is to do.
 constexpr std::uint8_t kStageFirst = 0;
 constexpr std::uint8_t kStageFlush = 1;
+constexpr std::uint8_t kStageHold = 2;
+constexpr std::uint8_t kStageReadEnds = 3;
+
+// BlockRequest::whereabouts, for those that may be abandoned, and for who has to be told of the
+// end.
+constexpr std::uint8_t kPlain = 0;           // in no list of others
+constexpr std::uint8_t kWaitsForHolds = 1;   // of others: not admitted yet
+constexpr std::uint8_t kAdmitted = 2;        // by the holds
+constexpr std::uint8_t kWaitsForBounce = 3;  // memory
+constexpr std::uint8_t kHasBounce = 4;       // and a hold, asked for or granted, if it changes data
 
 /// Only ever read; a HostCommand's data is not const because reads land in it.
 alignas(64) std::array<std::byte, kZeroBufferBytes> g_zeroes{};
@@ -50,11 +61,21 @@ std::string_view op_name(BlockOp op) {
 
 }  // namespace
 
-NamespaceDevice::NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup& group)
-    : ns_(std::move(ns)), group_(group) {}
+NamespaceDevice::NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup& group,
+                                 std::shared_ptr<RangeHolds> holds, std::size_t reactor)
+    : ns_(std::move(ns)),
+      group_(group),
+      all_holds_(std::move(holds)),
+      holds_(all_holds_->on(reactor)),
+      reads_(kUnalignedReads, ns_->block_shift),
+      writes_(holds_.slots(), ns_->block_shift) {
+  holds_.attach(*this);
+  group_.adopt(*this);
+}
 
 NamespaceDevice::~NamespaceDevice() {
   NVMF_CHECK(first_ == nullptr);
+  group_.forget(*this);
 }
 
 void NamespaceDevice::submit(BlockRequest& request) {
@@ -62,17 +83,52 @@ void NamespaceDevice::submit(BlockRequest& request) {
   request.issued_bytes = 0;
   request.parts = 0;
   request.stage = kStageFirst;
+  request.whereabouts = kPlain;
+  request.slot = kNoSlot;
+  request.fence = kNoSlot;
   request.next = nullptr;
   if (group_.shut_error() != 0) return group_.complete_later(request, group_.shut_error());
   if (const int error = check(request)) return group_.complete_later(request, error);
   if (request.op == BlockOp::deallocate) prepare_deallocate(request);
+  if (request.length_bytes == 0 && !is_flush(request)) return group_.complete_later(request, 0);
   if (all_issued(request)) return group_.complete_later(request, 0);
+  if (unaligned(request)) return submit_unaligned(request);
+  if (changes_data(request.op) && !is_flush(request)) {
+    const bool may_go = holds_.admit(request);
+    request.whereabouts = may_go ? kAdmitted : kWaitsForHolds;
+    if (!may_go) return;
+  }
   enqueue(request);
   group_.pump();
 }
 
-/// The one place where a request is judged. Ranges that are not whole blocks are refused here;
-/// reading, changing and writing the blocks around them would begin here as well.
+void NamespaceDevice::on_admitted(BlockRequest& request) {
+  request.whereabouts = kAdmitted;
+  enqueue(request);
+  group_.pump();
+}
+
+/// What was sent keeps its range until it is answered. With a hold, asked for or granted, it has
+/// its place before all that come later; without, it has been nowhere yet and need not go.
+void NamespaceDevice::abandon(BlockRequest& request) {
+  if (!changes_data(request.op)) return;
+  switch (request.whereabouts) {
+    case kAdmitted:
+      return holds_.abandon(request);
+    case kWaitsForHolds:
+      request.whereabouts = kPlain;
+      group_.complete_later(request, ECANCELED);
+      return holds_.withdraw(request);
+    case kWaitsForBounce:
+      request.whereabouts = kPlain;
+      writes_.waiting.erase(request);
+      return group_.complete_later(request, ECANCELED);
+    default:
+      return;
+  }
+}
+
+/// The one place where a request is judged.
 int NamespaceDevice::check(const BlockRequest& r) const {
   const BlockInfo& info = ns_->info;
   if (changes_data(r.op) && info.read_only) return EPERM;
@@ -82,8 +138,10 @@ int NamespaceDevice::check(const BlockRequest& r) const {
   if (r.offset_bytes > info.size_bytes || r.length_bytes > info.size_bytes - r.offset_bytes) {
     return r.op == BlockOp::write || r.op == BlockOp::write_zeroes ? ENOSPC : EINVAL;
   }
-  if (r.op == BlockOp::deallocate) return 0;
-  if (((r.offset_bytes | r.length_bytes) & (info.block_bytes - 1)) != 0) return EINVAL;
+  // Without a whole block among them, zeroes are written as any other data.
+  if (r.op == BlockOp::write_zeroes && r.fast_only && unaligned(r) && cover(r).whole() == 0) {
+    return ENOTSUP;
+  }
   const bool transfers = r.op == BlockOp::read || r.op == BlockOp::write;
   if (transfers && r.length_bytes > info.transfer_bytes_max) return EINVAL;
   return 0;
@@ -91,12 +149,12 @@ int NamespaceDevice::check(const BlockRequest& r) const {
 
 /// Rounds inward: blocks that the range covers only in part keep their contents. What is left out
 /// at the start counts as issued, what is left out at the end is never reached: blocks_left()
-/// counts whole blocks.
+/// counts whole blocks only.
 void NamespaceDevice::prepare_deallocate(BlockRequest& r) {
   const std::uint64_t mask = ns_->info.block_bytes - 1;
   const std::uint64_t end = (r.offset_bytes + r.length_bytes) & ~mask;
   const std::uint64_t start = (r.offset_bytes + mask) & ~mask;
-  r.issued_bytes = start - r.offset_bytes;
+  r.issued_bytes = start - (r.offset_bytes & ~mask);
   // Not a single whole block: of a deallocate with FUA the flush remains.
   if (start >= end && r.fua) {
     r.stage = kStageFlush;
@@ -104,14 +162,17 @@ void NamespaceDevice::prepare_deallocate(BlockRequest& r) {
   }
 }
 
+// issued_bytes counts from the start of the block in which the request begins.
+
 std::uint64_t NamespaceDevice::blocks_left(const BlockRequest& r) const {
-  const std::uint64_t end = (r.offset_bytes + r.length_bytes) >> ns_->block_shift;
+  const std::uint64_t inward = r.op == BlockOp::deallocate ? 0 : ns_->info.block_bytes - 1;
+  const std::uint64_t end = (r.offset_bytes + r.length_bytes + inward) >> ns_->block_shift;
   const std::uint64_t next = next_lba(r);
   return end > next ? end - next : 0;
 }
 
 std::uint64_t NamespaceDevice::next_lba(const BlockRequest& r) const {
-  return (r.offset_bytes + r.issued_bytes) >> ns_->block_shift;
+  return (r.offset_bytes >> ns_->block_shift) + (r.issued_bytes >> ns_->block_shift);
 }
 
 bool NamespaceDevice::all_issued(const BlockRequest& r) const {
@@ -153,33 +214,60 @@ bool NamespaceDevice::issue_part() {
 std::uint64_t NamespaceDevice::build(IoCommand& command, BlockRequest& r) const {
   if (is_flush(r)) {
     command.sqe = nvme::flush_command(ns_->info.nsid);
-    return 1;
+    return std::uint64_t{1} << ns_->block_shift;
   }
+  if (r.stage == kStageReadEnds) return build_read_ends(command, r);
   switch (r.op) {
     case BlockOp::write_zeroes:
       return build_zeroes(command, r);
     case BlockOp::deallocate:
       return build_deallocate(command, r);
     default:
-      return build_transfer(command, r);
+      return build_transfer(command, r, r.op == BlockOp::write);
   }
 }
 
-std::uint64_t NamespaceDevice::build_transfer(IoCommand& command, BlockRequest& r) const {
+NamespaceDevice::Piece NamespaceDevice::next_piece(const BlockRequest& r) const {
+  if (r.slot == kNoSlot) return {r.data + r.issued_bytes, blocks_left(r)};
+  const BounceSlots& slots = r.op == BlockOp::read ? reads_ : writes_;
+  const BlockCover c = cover(r);
+  const std::uint64_t lba = next_lba(r);
+  // Head and tail follow one another in the slot: without a block in between they are one.
+  if (lba < c.whole_first) {
+    return {slots.head(r.slot), c.whole() == 0 && c.tail() ? 2u : 1u, true};
+  }
+  if (lba >= c.whole_end) return {slots.tail(r.slot), 1, true};
+  std::byte* const data = r.data + ((lba << ns_->block_shift) - r.offset_bytes);
+  return {r.op == BlockOp::write_zeroes ? nullptr : data, c.whole_end - lba};
+}
+
+std::uint64_t NamespaceDevice::build_transfer(IoCommand& command, BlockRequest& r,
+                                              bool write) const {
+  const Piece piece = next_piece(r);
   const auto blocks = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(blocks_left(r), ns_->limits.transfer_blocks));
-  const bool write = r.op == BlockOp::write;
+      std::min<std::uint64_t>(piece.blocks, ns_->limits.transfer_blocks));
   command.sqe = write ? nvme::write_command(ns_->info.nsid, next_lba(r), blocks, fua_bit(r))
                       : nvme::read_command(ns_->info.nsid, next_lba(r), blocks);
   command.direction =
       write ? transport::DataDirection::to_controller : transport::DataDirection::from_controller;
-  command.data = r.data + r.issued_bytes;
+  command.data = piece.data;
   command.data_bytes = blocks << ns_->block_shift;
   return command.data_bytes;
 }
 
+/// As a read of everything, but what lies between head and tail is passed over.
+std::uint64_t NamespaceDevice::build_read_ends(IoCommand& command, BlockRequest& r) const {
+  const std::uint64_t bytes = build_transfer(command, r, false);
+  const BlockCover c = cover(r);
+  const std::uint64_t next = next_lba(r) + (bytes >> ns_->block_shift);
+  const std::uint64_t skip = next == c.whole_first ? c.whole() : 0;
+  return bytes + (skip << ns_->block_shift);
+}
+
 std::uint64_t NamespaceDevice::build_zeroes(IoCommand& command, BlockRequest& r) const {
-  const std::uint64_t left = blocks_left(r);
+  const Piece piece = next_piece(r);
+  if (piece.bounced) return build_transfer(command, r, true);
+  const std::uint64_t left = piece.blocks;
   if (!ns_->info.write_zeroes) {
     const auto blocks =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(left, ns_->limits.zero_data_blocks));
@@ -257,14 +345,24 @@ void NamespaceDevice::part_done(BlockRequest& r, int error) {
 }
 
 void NamespaceDevice::finish(BlockRequest& r) {
-  const bool flush_next =
-      r.error == 0 && r.op == BlockOp::deallocate && r.fua && r.stage == kStageFirst;
-  if (flush_next && group_.shut_error() == 0) {
-    r.stage = kStageFlush;
-    r.issued_bytes = 0;
-    return enqueue(r);  // the caller pumps
+  const bool flush_next = r.op == BlockOp::deallocate && r.fua && r.stage == kStageFirst;
+  const bool ends_read = r.stage == kStageReadEnds;
+  if (r.error == 0 && (flush_next || ends_read) && group_.shut_error() != 0) {
+    r.error = group_.waiting_error();
   }
-  if (flush_next) r.error = group_.shut_error();
+  if (r.error != 0) return end(r);
+  if (flush_next) r.stage = kStageFlush;
+  if (ends_read) merge(r);
+  if (!flush_next && !ends_read) return end(r);
+  r.issued_bytes = 0;
+  enqueue(r);  // the caller pumps
+}
+
+/// Who is told of the end may begin something else at once: so the request's owner is the last.
+void NamespaceDevice::end(BlockRequest& r) {
+  const std::uint8_t whereabouts = std::exchange(r.whereabouts, kPlain);
+  if (whereabouts == kAdmitted) holds_.finished(r);
+  if (whereabouts == kHasBounce) release_slot(r);
   r.complete(r);
 }
 
@@ -272,7 +370,90 @@ void NamespaceDevice::fail_front(int error) {
   BlockRequest& r = *first_;
   dequeue_front();
   r.error = error;
-  if (r.parts == 0) r.complete(r);
+  if (r.parts == 0) end(r);
+}
+
+// ---- what is not whole blocks ----
+
+bool NamespaceDevice::unaligned(const BlockRequest& r) const {
+  const std::uint64_t rest = (r.offset_bytes | r.length_bytes) & (ns_->info.block_bytes - 1);
+  return rest != 0 && r.op != BlockOp::flush && r.op != BlockOp::deallocate;
+}
+
+BlockCover NamespaceDevice::cover(const BlockRequest& r) const {
+  return BlockCover::of(r.offset_bytes, r.length_bytes, ns_->block_shift);
+}
+
+BounceSlots& NamespaceDevice::slots_for(const BlockRequest& r) {
+  return r.op == BlockOp::read ? reads_ : writes_;
+}
+
+void NamespaceDevice::submit_unaligned(BlockRequest& r) {
+  BounceSlots& slots = slots_for(r);
+  r.slot = slots.take(r);
+  if (r.slot != kNoSlot) return begin_unaligned(r);
+  r.whereabouts = kWaitsForBounce;
+  slots.waiting.push_back(r);
+}
+
+void NamespaceDevice::begin_unaligned(BlockRequest& r) {
+  r.whereabouts = kHasBounce;
+  if (changes_data(r.op)) {
+    r.stage = kStageHold;
+    return holds_.ask(r.slot, cover(r).bytes(ns_->block_shift));
+  }
+  enqueue(r);
+  group_.pump();
+}
+
+void NamespaceDevice::on_granted(std::size_t slot) {
+  BlockRequest& r = *writes_.request(slot);
+  const BlockCover c = cover(r);
+  r.stage = kStageReadEnds;
+  r.issued_bytes = c.head() ? 0 : c.whole() << ns_->block_shift;
+  enqueue(r);
+  group_.pump();
+}
+
+void NamespaceDevice::merge(BlockRequest& r) {
+  if (r.op == BlockOp::write) {
+    writes_.copy_in(r, cover(r));
+  } else {
+    writes_.zero(r, cover(r));
+  }
+  r.stage = kStageFirst;
+}
+
+void NamespaceDevice::release_slot(BlockRequest& r) {
+  BounceSlots& slots = slots_for(r);
+  if (r.op == BlockOp::read && r.error == 0) slots.copy_out(r, cover(r));
+  const std::uint8_t slot = std::exchange(r.slot, kNoSlot);
+  slots.put(slot);
+  if (changes_data(r.op)) holds_.release(slot);
+  if (group_.shut_error() != 0) return;
+  if (BlockRequest* const next = slots.waiting.pop_front()) submit_unaligned(*next);
+}
+
+void NamespaceDevice::shut(int waiting_error) {
+  const auto fail = [&](BlockRequest& r) {
+    r.error = waiting_error;
+    end(r);
+  };
+  holds_.close();
+  for (std::size_t i = 0; i < writes_.size(); ++i) {
+    BlockRequest* const r = writes_.request(i);
+    if (r != nullptr && r->stage == kStageHold) fail(*r);
+  }
+  for (RequestList* list : {&reads_.waiting, &writes_.waiting}) {
+    while (BlockRequest* const r = list->pop_front()) {
+      r->whereabouts = kPlain;
+      fail(*r);
+    }
+  }
+  while (BlockRequest* const r = holds_.take_waiting()) {
+    r->whereabouts = kPlain;
+    fail(*r);
+  }
 }
 
 }  // namespace nvmf::host

@@ -30,6 +30,8 @@ void QueueGroup::remove(IoQueue& queue) {
 void QueueGroup::shut(int waiting_error, int later_error) {
   if (shut_error_ != 0) return;
   shut_error_ = later_error;
+  waiting_error_ = waiting_error;
+  for (NamespaceDevice* device : devices_) device->shut(waiting_error);
   while (first_ != nullptr) first_->fail_front(waiting_error);
 }
 

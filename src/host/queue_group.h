@@ -1,8 +1,9 @@
 // The I/O queues that one reactor has, and what waits for them.
 //
 // The devices of a reactor share its queues: each has a FIFO of requests, and they take turns, a
-// command at a time. While there is no queue, requests wait. shut() answers all that waits and
-// everything that comes later.
+// command at a time. While there is no queue, requests wait. shut() answers all that waits, in the
+// devices too (for held ranges, for memory), and everything that comes later. Of the reactors that
+// share a namespace, all are shut or none.
 //
 // Thread: the reactor's. Constructed elsewhere; destroyed after shut(), when the reactor has
 // delivered the completions that followed, or runs no more.
@@ -33,8 +34,13 @@ class QueueGroup {
   /// ended, and all that come from now on with `later_error`. The first call counts.
   void shut(int waiting_error, int later_error);
   [[nodiscard]] int shut_error() const { return shut_error_; }
+  /// For requests that shut() found between two commands.
+  [[nodiscard]] int waiting_error() const { return waiting_error_; }
 
   // For NamespaceDevice.
+  /// It shares the queues from its construction to its destruction, both maybe elsewhere.
+  void adopt(NamespaceDevice& device) { devices_.push_back(&device); }
+  void forget(NamespaceDevice& device) { std::erase(devices_, &device); }
   /// A command on the queue with most room, or nullptr.
   IoCommand* take();
   /// The device has requests to issue. Not while it is enlisted already.
@@ -54,9 +60,11 @@ class QueueGroup {
 
   transport::Loop& loop_;
   std::vector<IoQueue*> queues_;
+  std::vector<NamespaceDevice*> devices_;
   NamespaceDevice* first_ = nullptr;  // devices with requests to issue, in turn
   NamespaceDevice* last_ = nullptr;
   int shut_error_ = 0;
+  int waiting_error_ = 0;
   BlockRequest* due_first_ = nullptr;  // to be completed in the next turn
   BlockRequest* due_last_ = nullptr;
   transport::Timer deliver_;

@@ -83,11 +83,16 @@ Task<void> RemoteSubsystem::wind_down() {
 
 void RemoteSubsystem::make_devices() {
   const std::size_t reactors = std::min(loops_.size(), association_->queues().size());
+  std::vector<std::shared_ptr<RangeHolds>> holds;
+  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+    holds.push_back(RangeHolds::make({loops_.data(), loops_.data() + reactors}));
+  }
   for (std::size_t r = 0; r < reactors; ++r) {
     groups_.push_back(std::make_unique<QueueGroup>(*loops_[r]));
     auto& devices = devices_.emplace_back();
-    for (const auto& ns : namespaces_) {
-      devices.push_back(std::make_unique<NamespaceDevice>(ns, *groups_.back()));
+    for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+      devices.push_back(
+          std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i], r));
     }
   }
 }

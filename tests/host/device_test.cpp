@@ -146,7 +146,7 @@ TEST_F(Device, NamespacesTakeTurns) {
   loop.run_until([&] { return large.done(); }, seconds(10));
 }
 
-TEST_F(Device, RefusesWhatIsOutOfRangeUnalignedOrReadOnly) {
+TEST_F(Device, RefusesWhatIsOutOfRange) {
   ASSERT_TRUE(go_live());
   std::vector<std::byte> data(4096);
   const std::uint64_t size = 32 * kMiB;
@@ -162,9 +162,14 @@ TEST_F(Device, RefusesWhatIsOutOfRangeUnalignedOrReadOnly) {
       {BlockOp::deallocate, size, 512, EINVAL},
       {BlockOp::read, ~0ull - 511, 1024, EINVAL},
       {BlockOp::read, 512, ~0ull - 511, EINVAL},
-      {BlockOp::read, 1, 512, EINVAL},
-      {BlockOp::write, 512, 100, EINVAL},
-      {BlockOp::write_zeroes, 100, 512, EINVAL},
+      {BlockOp::read, size - 1, 2, EINVAL},
+      {BlockOp::write, size - 1, 2, ENOSPC},
+      {BlockOp::write_zeroes, size - 511, 512, ENOSPC},
+      {BlockOp::read, 0, size + 1, EINVAL},
+      {BlockOp::read, ~0ull, 1, EINVAL},
+      {BlockOp::read, 1, 0, 0},
+      {BlockOp::write_zeroes, 1, 0, 0},
+      {BlockOp::deallocate, 1, 0, 0},
       {BlockOp::read, 0, 0, 0},
       {BlockOp::write, size, 0, 0},
   };

@@ -287,6 +287,13 @@ void FakeTarget::Connection::io(transport::ControllerCommand& c) {
     case nvme::NvmOpcode::write_zeroes:
       if (!ns.bytes.empty()) std::memset(ns.bytes.data() + offset, 0, bytes);
       return respond(c, {});
+    case nvme::NvmOpcode::dataset_management:
+      for (const nvme::DsmRange& r : nvme::decode_dsm_ranges(target.seen.back().data)) {
+        if (!ns.bytes.empty()) {
+          std::memset(ns.bytes.data() + (r.lba << shift), 0, std::size_t{r.blocks} << shift);
+        }
+      }
+      return respond(c, {});
     default:
       return respond(c, {});
   }
