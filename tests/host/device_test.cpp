@@ -2,33 +2,12 @@
 
 #include <gmock/gmock.h>
 
-#include <cstdlib>
-#include <new>
 #include <set>
 
 #include "host/fixture.h"
 #include "nvme/endian.h"
+#include "sim/alloc_count.h"
 #include "sim/byte_user.h"
-
-// Counts what the whole program allocates. The sanitizers' own operators are not replaced.
-#if !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer) && \
-    !__has_feature(thread_sanitizer)
-#define NVMF_COUNTS_ALLOCATIONS 1
-namespace {
-std::size_t g_allocations = 0;
-}
-void* operator new(std::size_t n) {
-  ++g_allocations;
-  if (void* p = std::malloc(n != 0 ? n : 1)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept {
-  std::free(p);
-}
-void operator delete(void* p, std::size_t) noexcept {
-  std::free(p);
-}
-#endif
 
 namespace nvmf::test {
 namespace {
@@ -468,7 +447,6 @@ TEST_F(Device, StopLetsWhatIsInFlightFinish) {
   EXPECT_EQ(r.error, 0);
 }
 
-#ifdef NVMF_COUNTS_ALLOCATIONS
 TEST_F(Device, SubmittingAllocatesNothing) {
   params.queue_size = 128;
   params.nr_io_queues = 1;
@@ -488,12 +466,11 @@ TEST_F(Device, SubmittingAllocatesNothing) {
   };
   submit_all();  // timers' and lists' first growth
   loop.run_for(seconds(1));
-  const std::size_t before = g_allocations;
+  const std::size_t before = sim::allocations();
   submit_all();
-  EXPECT_EQ(g_allocations, before);
+  EXPECT_EQ(sim::allocations(), before);
   loop.run_for(seconds(1));
 }
-#endif
 
 }  // namespace
 }  // namespace nvmf::test

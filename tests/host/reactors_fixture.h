@@ -60,6 +60,8 @@ class ReactorsTest : public HostTest {
     loop.run_for(milliseconds(100));
     devices_.clear();
     groups_.clear();
+    holds_.clear();
+    post_loops_.clear();
     association_.reset();
   }
   host::NamespaceDevice& device(std::size_t reactor) { return *devices_.at(reactor); }
