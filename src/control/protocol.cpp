@@ -17,6 +17,33 @@ std::string to_line(const json& document) {
   return document.dump(-1, ' ', false, json::error_handler_t::replace) + '\n';
 }
 
+/// Whether brackets outside of strings are nested deeper than kNestingMax. What is no JSON may be
+/// judged either way.
+bool too_deep(std::string_view line) {
+  std::size_t depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (in_string) {
+      if (c == '\\') ++i;  // whatever it is, it does not end the string
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kNestingMax) return true;
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return false;
+}
+
+/// Discarded if it is no JSON, or nested too deep.
+json parse_line(std::string_view line) {
+  if (too_deep(line)) return json(json::value_t::discarded);
+  return json::parse(line, nullptr, false);
+}
+
 /// The value of a key, or nullptr.
 const json* member(const json& object, const char* key) {
   const auto found = object.find(key);
@@ -40,11 +67,13 @@ std::string failure_line(const Error& error) {
 }
 
 Result<std::string> parse_request(std::string_view line, json& args) {
+  if (too_deep(line)) {
+    return fail(fmt::format("the request is nested deeper than {} levels", kNestingMax), EBADMSG);
+  }
   json request = json::parse(line, nullptr, false);
   if (!request.is_object()) return fail("the request is not a JSON object on one line", EBADMSG);
   const json* version = member(request, "version");
   if (version == nullptr || *version != kProtocolVersion) {
-    // dump() goes as deep as its value is nested, and a peer's value is as deep as it likes.
     return fail(fmt::format("the request's version is {} but this process speaks version {}: use "
                             "programs of the same release",
                             version == nullptr        ? "missing"
@@ -67,7 +96,7 @@ Result<std::string> parse_request(std::string_view line, json& args) {
 }
 
 Result<void> parse_response(std::string_view line, std::string_view who, json& fields) {
-  fields = json::parse(line, nullptr, false);
+  fields = parse_line(line);
   const json* ok = fields.is_object() ? member(fields, "ok") : nullptr;
   if (ok == nullptr || !ok->is_boolean()) {
     return fail(fmt::format("{} answered with something that is not nvmf's control protocol", who),

@@ -24,6 +24,12 @@ namespace nvmf::control {
 inline constexpr int kProtocolVersion = 1;
 /// A line with its newline. Identify data takes 8 KiB, the status of 1024 namespaces about 256 KiB.
 inline constexpr std::size_t kLineBytesMax = 1u << 20;
+/// The same of a request: no verb's arguments take more than a few KiB, and reading a request takes
+/// time of the loop that serves I/O.
+inline constexpr std::size_t kRequestBytesMax = 64u * 1024;
+/// How deep objects and arrays may be nested. What we send is 4 deep; each level of a document
+/// costs its reader memory and time.
+inline constexpr std::size_t kNestingMax = 32;
 /// A person's tools and a few watchers; beyond it the one that has been silent longest makes room.
 inline constexpr std::size_t kClientsMax = 64;
 /// A client that neither completes a request nor takes its answer for this long is cut off.

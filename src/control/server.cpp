@@ -16,7 +16,7 @@ namespace nvmf::control {
 class ServerSession final : public LineStream, public std::enable_shared_from_this<ServerSession> {
  public:
   ServerSession(Server& server, transport::Loop& loop)
-      : LineStream(kLineBytesMax),
+      : LineStream(kRequestBytesMax),
         server_(server),
         loop_(loop),
         patience_(loop.timers(), [this] { cut("it was silent for too long"); }) {
@@ -71,8 +71,8 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
     server_.dispatch(line, Responder(weak_from_this()));
   }
   void on_line_too_long() override {
-    send_line(
-        failure_line({fmt::format("a request is at most {} bytes long", kLineBytesMax), EMSGSIZE}));
+    send_line(failure_line(
+        {fmt::format("a request is at most {} bytes long", kRequestBytesMax), EMSGSIZE}));
     finish();
   }
   void on_end_of_lines() override {

@@ -51,14 +51,34 @@ TEST(ControlProtocol, WhatIsNoRequestIsRefusedWithASentence) {
   }
 }
 
-TEST(ControlProtocol, DeepNestingDoesNotHurt) {
+/// `depth` arrays in each other, in a request's args.
+std::string nested(std::size_t depth) {
+  return R"({"version":1,"verb":"x","args":{"a":)" + std::string(depth, '[') +
+         std::string(depth, ']') + "}}";
+}
+
+TEST(ControlProtocol, NestingHasALimit) {
   json args;
+  EXPECT_TRUE(parse_request(nested(kNestingMax - 2), args));
+  const auto deeper = parse_request(nested(kNestingMax - 1), args);
+  ASSERT_FALSE(deeper);
+  EXPECT_NE(deeper.error().message.find("nested deeper"), std::string::npos);
+  // A line of a MiB costs its bytes, not a tree.
   EXPECT_FALSE(parse_request(std::string(kLineBytesMax, '['), args));
-  const std::size_t depth = 100000;
-  const auto version = parse_request(
-      R"({"version":)" + std::string(depth, '[') + std::string(depth, ']') + "}", args);
-  ASSERT_FALSE(version);
-  EXPECT_NE(version.error().message.find("version is array"), std::string::npos);
+  EXPECT_FALSE(parse_request(nested(500'000), args));
+  json fields;
+  EXPECT_FALSE(parse_response(
+      R"({"ok":true,"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "x", fields));
+}
+
+TEST(ControlProtocol, BracketsInStringsAreNoNesting) {
+  const std::string brackets(100, '[');
+  json args;
+  EXPECT_TRUE(parse_request(
+      R"({"version":1,"verb":"x","args":{"\\\"]":"\\","b":")" + brackets + R"("}})", args));
+  EXPECT_EQ(args["b"], brackets);
+  EXPECT_FALSE(
+      parse_request(R"({"version":1,"verb":"x","args":{"a":"\\","b":)" + brackets + "}}", args));
 }
 
 TEST(ControlProtocol, ResponsesCarryFieldsOrTheError) {

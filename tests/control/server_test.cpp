@@ -140,7 +140,7 @@ TEST_F(ControlServer, ARequestMayComeByteByByteAndEndWithFin) {
 
 TEST_F(ControlServer, ATooLongLineIsRefusedAndTheClientIsLetGo) {
   auto user = raw();
-  user->send(std::vector<std::byte>(kLineBytesMax + 100, std::byte{'x'}));
+  user->send(std::vector<std::byte>(kRequestBytesMax + 100, std::byte{'x'}));
   loop.run_for(seconds(5));
   EXPECT_NE(text(*user).find("at most"), std::string::npos);
   EXPECT_TRUE(user->closed);
