@@ -91,6 +91,12 @@ void IoQueue::start(Slot& slot) {
     if ((command.sqe.cdw11 & nvme::kCdw11DsmDeallocate) == 0) return respond(slot, Status{});
     needs_buffer = true;
   }
+  // The capsule's own memory lies side by side with its neighbours' and stays in the cache; the
+  // pool's buffers are far apart, and others may need them.
+  if (slot.what == Work::read && slot.total_bytes <= command.spare.size()) {
+    slot.buffer = command.spare.data();
+    needs_buffer = false;
+  }
   if (needs_buffer && (waiting_first_ != nullptr || !take_buffer(slot))) {
     return wait_for_buffer(slot);
   }

@@ -93,6 +93,9 @@ struct ControllerCommand {
   std::uint32_t data_bytes = 0;
   /// In-capsule data, all of it, already verified; empty otherwise.
   std::span<const std::byte> in_capsule;
+  /// Memory of the queue pair's that belongs to this command as long as the reference is good: as
+  /// much as a capsule may carry on this queue, empty if this one's capsule carried data.
+  std::span<std::byte> spare;
   /// Bytes moved so far by receive_data()/send_data().
   std::uint32_t moved_bytes = 0;
   /// For the session: its own state for this command.

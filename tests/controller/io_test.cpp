@@ -241,7 +241,7 @@ TEST_F(IoTest, RunsMoreCommandsThanThereAreBuffers) {
     for (std::uint16_t qid = 2; qid < 2 + kQueues; ++qid) {
       const auto lba = static_cast<std::uint64_t>(i);
       reads.emplace_back(&h->io(qid),
-                         h->io(qid).start(nvme::read_command(2, lba, 2), Bytes(8192), true));
+                         h->io(qid).start(nvme::read_command(2, lba, 4), Bytes(16384), true));
     }
   }
   std::size_t least = target->buffers().count();
@@ -259,6 +259,27 @@ TEST_F(IoTest, RunsMoreCommandsThanThereAreBuffers) {
     EXPECT_TRUE(std::equal(answer.data.begin(), answer.data.end(), expected.begin() + offset));
   }
   EXPECT_EQ(target->buffers().free_count(), target->buffers().count());
+}
+
+// A read that is no larger than a capsule's data needs no buffer but the capsule's own.
+TEST_F(IoTest, ReadsLittleWithoutABuffer) {
+  loop.file_latency = 10ms;
+  h->options().queue_entries = 64;
+  ASSERT_TRUE(h->connect_io(2).ok());
+  const Bytes expected = random_bytes(kDiskBytes, 5);
+  loop.file_bytes("disk.img") = expected;
+  std::vector<std::shared_ptr<Pending>> reads;
+  for (std::uint64_t lba = 0; lba < 60; ++lba) {
+    reads.push_back(h->io(2).start(nvme::read_command(2, lba, 2), Bytes(8192), true));
+  }
+  loop.run_for(5ms);
+  EXPECT_EQ(target->buffers().free_count(), target->buffers().count());
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    const Answer answer = h->io(2).wait(*reads[i]);
+    ASSERT_TRUE(answer.ok());
+    const auto offset = static_cast<std::ptrdiff_t>(i * 4096);
+    EXPECT_TRUE(std::equal(answer.data.begin(), answer.data.end(), expected.begin() + offset));
+  }
 }
 
 // Hosts that stop in the middle of their transfers do not stop the others.

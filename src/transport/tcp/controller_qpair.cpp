@@ -178,7 +178,11 @@ void ControllerQpair::deliver(Slot& slot, std::uint32_t in_capsule_bytes, bool d
   if (status.ok() && !digest_ok) status = nvme::StatusCode::transient_transport_error;  // §3.5.1
   if (!status.ok()) return respond(command, status, 0);
   command.data_bytes = command.sqe.sgl.length_bytes;
-  if (in_capsule_bytes != 0) command.in_capsule = {slot.in_capsule, in_capsule_bytes};
+  if (in_capsule_bytes != 0) {
+    command.in_capsule = {slot.in_capsule, in_capsule_bytes};
+  } else if (queue_open_) {
+    command.spare = {slot.in_capsule, receiver_.rules.in_capsule_bytes_max};
+  }
   events_.on_command(command);
 }
 
