@@ -110,6 +110,8 @@ class MemoryDevice final : public host::BlockDevice {
   [[nodiscard]] const host::BlockInfo& info() const override { return info_; }
   host::BlockInfo& change() { return info_; }
 
+  void abandon(host::BlockRequest& r) override { abandoned.push_back(&r); }
+
   void submit(host::BlockRequest& r) override {
     ++submitted;
     last = r;
@@ -128,6 +130,7 @@ class MemoryDevice final : public host::BlockDevice {
 
   std::vector<std::byte> bytes;
   std::vector<host::BlockRequest*> pending;
+  std::vector<host::BlockRequest*> abandoned;
   host::BlockRequest last;
   std::size_t submitted = 0;
 
@@ -161,7 +164,7 @@ class TestStream final : public transport::Stream {
 /// One export of one MemoryDevice, named "nvmf0n1", "1" and "".
 struct World {
   explicit World(std::size_t arena_bytes = kBufferBytesMax, std::uint64_t device_bytes = 1 << 20)
-      : device(device_bytes), arena(arena_bytes) {
+      : device(device_bytes), arena(arena_bytes, 16) {
     exports.add(make_export({&device}));
   }
   MemoryDevice device;

@@ -14,10 +14,23 @@ inline constexpr std::uint32_t kPayloadBytesMax = 32u * 1024 * 1024;
 
 /// Data of requests under way, all clients of the process together.
 inline constexpr std::size_t kBufferBytesMax = 64u * 1024 * 1024;
-/// A session that holds something already gets no further buffer beyond this: eight clients that
-/// do not read their replies are needed to use up the process's buffers. A single larger request
-/// is taken when its session holds nothing else.
+/// A large READ or WRITE is served in pieces of at most this: so a client's memory is bounded by
+/// its share, not by what it asks for, and a piece is being written while the next one comes.
+inline constexpr std::uint32_t kPieceBytesMax = 1024 * 1024;
+/// Of kBufferBytesMax, this much is each client's own, whatever all the others hold: the least
+/// piece that is worth a command, and what an unfragmented READ must be able to have.
+inline constexpr std::size_t kReserveBytes = 64 * 1024;
+/// The rest is for whoever needs it. A session holds at most this of it: 32 requests of 256 KiB.
 inline constexpr std::size_t kSessionBufferBytesMax = 8u * 1024 * 1024;
+/// And never more than this part of what is left for the others: four busy clients may have more
+/// than half of it all, and yet nine that read nothing leave a sixth to those who come after them.
+inline constexpr std::size_t kSharePart = 4;
+/// The data of a READ whose reply is one message (a simple reply, or one with DF) is gathered up to
+/// this before the reply begins, so that an error can still be said: Linux sends up to 1.25 MiB.
+/// Beyond it, or when memory is short, the reply begins with what is there.
+inline constexpr std::uint32_t kGatherBytesMax = 2 * 1024 * 1024;
+/// Memory that has not been used for this long is given back to the system.
+inline constexpr Duration kDiscardAfter{std::chrono::seconds(2)};
 
 /// Requests of one client that are under way or whose reply is not sent yet: an I/O queue's default
 /// size. Linux's nbd keeps 128 in flight, nbdcopy 64.
@@ -43,11 +56,22 @@ inline constexpr std::size_t kErrorMessageBytesMax = 88;
 /// it is told.
 inline constexpr std::uint32_t kClientsMax = 256;
 
+/// From the connection to the end of the negotiation. People do not negotiate, programs need
+/// milliseconds; an idle client is welcome to stay as long as it likes after that.
+inline constexpr Duration kHandshakeMax{std::chrono::seconds(10)};
+/// The same while somebody waits because all places are taken.
+inline constexpr Duration kHandshakeMaxWhenFull{std::chrono::seconds(1)};
+/// Who finds all places taken waits this long for one, and then is closed. So many may wait.
+inline constexpr Duration kPlaceWait{std::chrono::seconds(3)};
+inline constexpr std::size_t kWaitingMax = 64;
+
 /// How long replies may take to drain after the last one was queued, before the client is reset.
 inline constexpr Duration kLinger{std::chrono::seconds(5)};
 /// The same once the server's grace at shutdown is over.
 inline constexpr Duration kLingerAfterGrace{std::chrono::seconds(1)};
-/// While requests wait for buffers that other reactors hold, this is how often we look again.
+/// While requests wait for buffers that other reactors hold, this is how often we look again; ever
+/// more seldom when it is in vain.
 inline constexpr Duration kBufferRetry{std::chrono::milliseconds(1)};
+inline constexpr Duration kBufferRetryMax{std::chrono::milliseconds(64)};
 
 }  // namespace nvmf::nbd

@@ -74,22 +74,25 @@ std::size_t encode_simple(std::byte* p, std::uint64_t cookie, WireError error) {
 }
 
 std::size_t encode_read_chunk(std::byte* p, std::uint64_t cookie, std::uint64_t offset,
-                              std::uint32_t length) {
+                              std::uint32_t length, bool done) {
   if (length == 0) {
     ChunkHeader{kChunkDone, ChunkType::none, cookie, 0}.encode(p);
     return ChunkHeader::kBytes;
   }
   const auto payload = static_cast<std::uint32_t>(kChunkOffsetBytes + length);
-  ChunkHeader{kChunkDone, ChunkType::offset_data, cookie, payload}.encode(p);
+  ChunkHeader{done ? kChunkDone : std::uint16_t{0}, ChunkType::offset_data, cookie, payload}.encode(
+      p);
   store_be64(p + ChunkHeader::kBytes, offset);
   return ChunkHeader::kBytes + kChunkOffsetBytes;
 }
 
 std::size_t encode_error_chunk(std::byte* p, std::uint64_t cookie, WireError error,
-                               std::string_view message, std::optional<std::uint64_t> offset) {
+                               std::string_view message, std::optional<std::uint64_t> offset,
+                               bool done) {
   message = message.substr(0, kErrorMessageBytesMax);
   const std::size_t payload = kChunkErrorBytes + message.size() + (offset ? kChunkOffsetBytes : 0);
-  ChunkHeader{kChunkDone, offset ? ChunkType::error_offset : ChunkType::error, cookie,
+  ChunkHeader{done ? kChunkDone : std::uint16_t{0},
+              offset ? ChunkType::error_offset : ChunkType::error, cookie,
               static_cast<std::uint32_t>(payload)}
       .encode(p);
   p += ChunkHeader::kBytes;

@@ -270,7 +270,7 @@ struct SimpleReply {
   }
 };
 
-/// One chunk of a structured reply; `length` bytes of payload follow. We send one chunk a reply.
+/// One chunk of a structured reply; `length` bytes of payload follow. The last has kChunkDone.
 struct ChunkHeader {
   static constexpr std::size_t kBytes = 20;
   std::uint16_t flags = kChunkDone;
@@ -299,11 +299,12 @@ inline constexpr std::size_t kChunkErrorBytes = 6;
 /// Each writes one whole reply without its data to `p` and returns its length in bytes.
 std::size_t encode_simple(std::byte* p, std::uint64_t cookie, WireError error);
 /// The head of an OFFSET_DATA chunk; `length` bytes of data are to follow it. With length 0, which
-/// that chunk may not have, the NONE chunk.
+/// that chunk may not have, the NONE chunk. `done`: it is the reply's last (NONE always is).
 std::size_t encode_read_chunk(std::byte* p, std::uint64_t cookie, std::uint64_t offset,
-                              std::uint32_t length);
+                              std::uint32_t length, bool done = true);
 /// ERROR, or ERROR_OFFSET when `offset` is given. The message is cut at kErrorMessageBytesMax.
 std::size_t encode_error_chunk(std::byte* p, std::uint64_t cookie, WireError error,
-                               std::string_view message, std::optional<std::uint64_t> offset);
+                               std::string_view message, std::optional<std::uint64_t> offset,
+                               bool done = true);
 
 }  // namespace nvmf::nbd

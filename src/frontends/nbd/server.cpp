@@ -42,7 +42,7 @@ class Server::Worker final : public SessionOwner {
   }
 
   void session_gone(Session& session, const Error& reason) override {
-    if (reason.code == EPROTO && server_.options_.on_misbehaviour) {
+    if (session.dismissed() && server_.options_.on_misbehaviour) {
       server_.options_.on_misbehaviour(reason.message);
     }
     sessions_.erase(&session);
@@ -75,7 +75,7 @@ Server::Server(std::vector<transport::Loop*> loops, ExportList exports, ServerOp
     : loops_(std::move(loops)),
       exports_(std::move(exports)),
       options_(std::move(options)),
-      arena_(options_.buffer_bytes) {
+      arena_(options_.buffer_bytes, options_.clients_max, options_.discard) {
   NVMF_CHECK(!loops_.empty());
   for (const Export& e : exports_.all()) {
     NVMF_CHECK(!e.names.empty() && e.devices.size() >= loops_.size());

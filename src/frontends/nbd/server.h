@@ -21,11 +21,14 @@
 namespace nvmf::nbd {
 
 struct ServerOptions {
-  std::uint32_t clients_max = kClientsMax;
+  std::uint32_t clients_max = kClientsMax;  // 1 to kClientsMax
   /// At stop(): how long requests under way may take before they are answered with ESHUTDOWN.
   Duration grace{std::chrono::seconds(2)};
-  std::size_t buffer_bytes = kBufferBytesMax;  // 1 to 64 MiB
-  /// Told, on any of the threads, why a client was disconnected for what it did. May be empty.
+  /// The clients' reserves (kReserveBytes each), and 1 to 64 MiB more.
+  std::size_t buffer_bytes = kBufferBytesMax;
+  /// Gets memory that has not been used for a while; without it, what was used once stays ours.
+  DiscardPages discard = nullptr;
+  /// Told, on any of the threads, why we disconnected a client. May be empty.
   std::function<void(const std::string&)> on_misbehaviour = {};
 };
 

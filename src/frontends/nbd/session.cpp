@@ -14,11 +14,17 @@ Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buf
     : buffers_(buffers),
       counters_(counters),
       owner_(owner),
-      negotiation_(exports, reactor,
-                   static_cast<std::uint32_t>(
-                       std::min<std::size_t>(kPayloadBytesMax, buffers.largest_bytes()))),
-      payload_bytes_max_(static_cast<std::uint32_t>(
-          std::min<std::size_t>(kPayloadBytesMax, buffers.largest_bytes()))),
+      negotiation_(exports, reactor, kPayloadBytesMax),
+      handshake_timer_(buffers.loop().timers(),
+                       [this] {
+                         if (transmission_ || closed_ || finishing_) return;
+                         dismiss(fmt::format("it had not finished the handshake {} seconds after "
+                                             "it connected",
+                                             std::chrono::duration_cast<std::chrono::seconds>(
+                                                 buffers_.loop().now() - opened_at_)
+                                                 .count()),
+                                 ETIMEDOUT);
+                       }),
       staging_(new std::byte[kStagingBytes]) {}
 
 Session::~Session() {
@@ -28,9 +34,17 @@ Session::~Session() {
 
 void Session::on_open(transport::Stream&) {
   open_ = true;
+  opened_at_ = buffers_.loop().now();
+  limit_handshake(kHandshakeMax);
   Negotiation::greet(control_);
   send_control();
   maybe_finish();
+}
+
+void Session::limit_handshake(Duration age) {
+  if (transmission_ || closed_ || !open_) return;
+  const Instant at = opened_at_ + age;
+  if (!handshake_timer_.armed() || at < handshake_timer_.deadline()) handshake_timer_.arm(at);
 }
 
 // The negotiation answers one message at a time and takes the next once the answer is sent. So the
@@ -49,8 +63,11 @@ std::size_t Session::recv_vectors(std::span<iovec> out) {
     parsed_ = 0;
   }
   std::size_t count = 0;
-  if (receiving_ != nullptr && receiving_->data != nullptr && payload_left_ > 0) {
-    out[count++] = {receiving_->data + (receiving_->header.length - payload_left_), payload_left_};
+  if (filling_ != nullptr && filling_->data != nullptr) {
+    out[count++] = {filling_->data + (filling_->length_bytes - piece_left_), piece_left_};
+    // What follows is payload too, and goes straight into the next piece.
+    named_ = true;
+    if (payload_left_ > piece_left_) return count;
   }
   if (count < out.size() && fill_ < kStagingBytes) {
     out[count++] = {staging_.get() + fill_, kStagingBytes - fill_};
@@ -61,11 +78,12 @@ std::size_t Session::recv_vectors(std::span<iovec> out) {
 
 void Session::recv_advance(std::size_t bytes) {
   named_ = false;
-  if (receiving_ != nullptr && receiving_->data != nullptr) {
-    const auto payload = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, payload_left_));
+  if (filling_ != nullptr && filling_->data != nullptr) {
+    const auto payload = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, piece_left_));
+    piece_left_ -= payload;
     payload_left_ -= payload;
     bytes -= payload;
-    if (payload_left_ == 0) payload_complete();
+    if (piece_left_ == 0) piece_received();
   }
   fill_ += bytes;
   NVMF_CHECK(fill_ <= kStagingBytes);
@@ -85,8 +103,8 @@ void Session::parse() {
 /// One message, or one piece of a payload. False if more bytes are needed first.
 bool Session::step() {
   if (!transmission_) return negotiate();
-  if (receiving_ != nullptr) return take_payload();
-  return take_request();
+  if (current_ == nullptr) return take_request();
+  return current_->header.command == Command::read ? cut_read() : take_payload();
 }
 
 bool Session::negotiate() {
@@ -104,7 +122,7 @@ bool Session::negotiate() {
       end_input();
       return false;
     case Negotiation::Outcome::broken:
-      violation(negotiation_.reason());
+      dismiss(negotiation_.reason(), EPROTO);
       return false;
   }
   if (!control_.empty()) {
@@ -116,10 +134,12 @@ bool Session::negotiate() {
 
 void Session::begin_transmission() {
   transmission_ = true;
+  handshake_timer_.cancel();
   device_ = &negotiation_.device();
   flags_ = negotiation_.flags();
   structured_ = negotiation_.structured();
-  payload_bytes_max_ = std::min(payload_bytes_max_, device_->info().transfer_bytes_max);
+  piece_bytes_max_ = std::min(kPieceBytesMax, device_->info().transfer_bytes_max);
+  reserve_.open(buffers_.arena());
   slots_ = std::make_unique<Slot[]>(kRequestsMax);
   for (std::size_t i = kRequestsMax; i-- > 0;) {
     slots_[i].session = this;
@@ -127,20 +147,26 @@ void Session::begin_transmission() {
     slots_[i].next_slot = free_;
     free_ = &slots_[i];
   }
+  requests_ = std::make_unique<Request[]>(kRequestsMax);
+  for (std::size_t i = kRequestsMax; i-- > 0;) {
+    requests_[i].next_free = free_requests_;
+    free_requests_ = &requests_[i];
+  }
 }
 
 /// The part of a WRITE's payload that came into the staging: copied, or skipped if it was refused.
 bool Session::take_payload() {
+  if (filling_ == nullptr && !start_piece_of_write(*current_)) return false;
   const auto bytes =
-      static_cast<std::uint32_t>(std::min<std::size_t>(staged().size(), payload_left_));
+      static_cast<std::uint32_t>(std::min<std::size_t>(staged().size(), piece_left_));
   if (bytes == 0) return false;
-  if (receiving_->data != nullptr) {
-    std::memcpy(receiving_->data + (receiving_->header.length - payload_left_), staged().data(),
-                bytes);
+  if (filling_->data != nullptr) {
+    std::memcpy(filling_->data + (filling_->length_bytes - piece_left_), staged().data(), bytes);
   }
   parsed_ += bytes;
+  piece_left_ -= bytes;
   payload_left_ -= bytes;
-  if (payload_left_ == 0) payload_complete();
+  if (piece_left_ == 0) piece_received();
   return true;
 }
 
@@ -201,8 +227,7 @@ void Session::send_advance(std::size_t bytes) {
     freed = true;
   }
   if (!freed) return;
-  // Those who wait for buffers come first: else a busy session would take back what it frees.
-  buffers_.notify();
+  pass_on();
   resume();
 }
 
@@ -214,19 +239,29 @@ void Session::on_eof() {
 void Session::on_closed(const Error& reason) {
   closed_ = true;
   if (reason_.message.empty()) reason_ = reason;
+  handshake_timer_.cancel();
   buffers_.stop_waiting(*this);
-  if (receiving_ != nullptr) release(*receiving_);
-  receiving_ = nullptr;
-  while (first_reply_ != nullptr) {
-    Slot& slot = *first_reply_;
-    first_reply_ = slot.next_slot;
-    slot.queued = false;
-    if (!slot.in_device) release(slot);
-  }
-  last_reply_ = nullptr;
+  forget_requests();
   stream_.reset();
-  buffers_.notify();
+  pass_on();
   maybe_gone();
+}
+
+/// Nobody is there any more: what the device still has is its own, everything else is let go.
+void Session::forget_requests() {
+  current_ = nullptr;
+  filling_ = nullptr;
+  first_reply_ = last_reply_ = nullptr;
+  for (std::size_t i = 0; slots_ != nullptr && i < kRequestsMax; ++i) {
+    Slot& slot = slots_[i];
+    if (slot.request == nullptr) continue;
+    slot.queued = false;
+    if (!slot.in_device) {
+      release(slot);
+    } else if (slot.op != host::BlockOp::read && slot.op != host::BlockOp::flush) {
+      device_->abandon(slot);
+    }
+  }
 }
 
 void Session::stop() {
@@ -238,9 +273,11 @@ void Session::cut() {
   if (closed_ || finishing_) return;
   for (std::size_t i = 0; slots_ != nullptr && i < kRequestsMax; ++i) {
     Slot& slot = slots_[i];
-    if (!slot.in_device || slot.answered) continue;
-    slot.answered = true;
-    answer(slot, WireError::eshutdown, "The server is shutting down");
+    if (!slot.in_device || slot.request->answered) continue;
+    slot.request->answered = true;
+    // A reply that has begun can only be broken off.
+    if (slot.request->begun) continue;
+    answer(slot, {WireError::eshutdown, "The server is shutting down"});
   }
   finishing_ = true;
   input_over_ = true;
@@ -254,7 +291,7 @@ void Session::end_input() {
 
 /// Closes once no reply is to come any more. What is queued is still sent.
 void Session::maybe_finish() {
-  if (!open_ || closed_ || finishing_ || in_device_ > 0) return;
+  if (!open_ || closed_ || finishing_ || serving()) return;
   if (!input_over_ && !stopping_) return;
   finishing_ = true;
   input_over_ = true;
@@ -262,11 +299,13 @@ void Session::maybe_finish() {
   stream_->finish(stopping_ ? kLingerAfterGrace : kLinger);
 }
 
-void Session::violation(std::string_view what) {
+void Session::dismiss(std::string_view what, int code) {
+  if (dismissed_) return;
   input_over_ = true;
   finishing_ = true;
-  reason_ = Error{fmt::format("the NBD client at {} was disconnected: {}", stream_->peer(), what),
-                  EPROTO};
+  dismissed_ = true;
+  reason_ =
+      Error{fmt::format("the NBD client at {} was disconnected: {}", stream_->peer(), what), code};
   stream_->reset(reason_);
 }
 

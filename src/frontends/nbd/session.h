@@ -6,8 +6,19 @@
 // data sent from, the very buffer that the device uses; only what arrives together with a header is
 // copied.
 //
-// When the slots, the session's share of the buffers or the pool are used up, the session stops
-// reading until something completes. A client that does not read its replies so stalls only itself.
+// Pieces. READs and WRITEs are served in pieces of up to kPieceBytesMax, each a BlockRequest of its
+// own with a buffer of its own, so that a client never needs more memory than its share. A WRITE is
+// answered when all its pieces are done; after an error the rest of its payload is skipped. A READ
+// in structured replies is answered chunk by chunk. A READ whose reply is one message (a simple
+// reply, or DF) is gathered before it is answered; if it is too large for that, or memory is short
+// and the session has nothing else to wait for, the reply begins with what there is. An error after
+// that is said in a chunk behind the data where replies are structured; otherwise the connection is
+// reset, as the NBD document demands.
+//
+// Memory. A session takes from the pool what leaves several times as much to others, and when there
+// is nothing it has its reserve: so it goes on, at least piece by piece, whatever other clients
+// hold. When its slots or its memory are used up it stops reading until something completes. A
+// client that does not read its replies so stalls only itself.
 //
 // The end. A session is gone when its stream is closed AND the device has completed every request,
 // whichever comes last: the device owns a request's buffer until then.
@@ -31,6 +42,7 @@
 #include "frontends/nbd/request.h"
 #include "host/block_device.h"
 #include "transport/stream.h"
+#include "transport/timer.h"
 
 namespace nvmf::nbd {
 
@@ -78,10 +90,16 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// and closes. The session is gone once the device is done, too.
   void cut();
 
-  /// Requests that the device has.
+  /// Ends it unless it has finished its negotiation within `age` since it began.
+  void limit_handshake(Duration age);
+
+  /// Pieces of requests that the device has.
   [[nodiscard]] std::size_t under_way() const { return in_device_; }
   /// It does not read because a limit is reached.
   [[nodiscard]] bool stalled() const { return stalled_; }
+  /// Its end was our decision, because of what the client did or because of an error that could not
+  /// be said otherwise: worth a line in the log.
+  [[nodiscard]] bool dismissed() const { return dismissed_; }
 
   // transport::StreamUser
   void on_open(transport::Stream& stream) override;
@@ -93,16 +111,36 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void on_closed(const Error& reason) override;
 
  private:
+  struct Slot;
+
   /// A request from its header to the last byte of its reply.
+  struct Request {
+    RequestHeader header;
+    Request* next_free = nullptr;
+    std::uint32_t cut_bytes = 0;  // handed out to pieces
+    std::uint32_t pieces = 0;     // slots that are its own
+    std::uint32_t under_way = 0;  // those of them that the device has
+    bool in_use = false;
+    bool whole = false;     // no further piece will be cut
+    bool gathers = false;   // a READ whose reply is one message: its pieces are sent in order
+    bool begun = false;     // that reply is being sent although pieces are missing
+    bool failed = false;    // `verdict` says how
+    bool answered = false;  // by cut(): what the device still completes is of no interest
+    Verdict verdict;
+    std::uint64_t error_offset = 0;  // of a READ's piece that failed
+    Slot* first = nullptr;           // pieces gathered and not yet queued, in order
+    Slot* last = nullptr;
+    Slot* tail = nullptr;  // for the chunk behind the data of a structured reply that was begun
+  };
+
+  /// A piece of a request: what the device gets, and its part of the reply.
   struct Slot : host::BlockRequest {
     Session* session = nullptr;
-    Slot* next_slot = nullptr;  // in the free list, or in the list of replies
-    RequestHeader header;
-    std::uint32_t buffer_bytes = 0;  // of `data`; 0: none
+    Slot* next_slot = nullptr;  // in the free list, the list of replies, or its request's
+    Request* request = nullptr;
+    Buffer buffer;
     bool in_device = false;
-    bool queued = false;    // its reply is among the replies
-    bool answered = false;  // it was replied to while the device still had it
-    Verdict refused;        // a WRITE that was refused: its payload is still to be skipped
+    bool queued = false;  // its reply is among the replies
     std::uint32_t reply_head_bytes = 0;
     std::uint32_t reply_data_bytes = 0;
     std::array<std::byte, 128> reply_head;
@@ -122,30 +160,51 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void send_control();
   void maybe_finish();
   void end_input();
-  void violation(std::string_view what);
+  void dismiss(std::string_view what, int code);
+  void forget_requests();
   void maybe_gone();
+  /// Something is to be answered yet: the session does not end of itself.
+  [[nodiscard]] bool serving() const {
+    return in_device_ > 0 || (current_ != nullptr && current_->header.command == Command::read);
+  }
   [[nodiscard]] std::span<const std::byte> staged() const {
     return {staging_.get() + parsed_, fill_ - parsed_};
   }
 
-  // session_requests.cpp: requests and replies.
+  // session_requests.cpp: requests, their pieces and their memory.
   bool take_request();
-  bool get_buffer(Slot& slot, std::uint32_t bytes);
-  void payload_complete();
+  bool start_request(const RequestHeader& header, Verdict verdict);
+  bool cut_read();
+  Slot* cut_piece(Request& request);
+  [[nodiscard]] std::uint32_t piece_length(const Request& request, std::uint32_t room) const;
+  Buffer get_buffer(std::uint32_t want);
+  bool start_piece_of_write(Request& request);
+  void piece_received();
   void submit(Slot& slot);
+  Slot& take_slot(Request& request);
+  void release(Slot& slot);
+  void pass_on();
+
+  // session_replies.cpp: completions and replies.
   static void on_complete(host::BlockRequest& request);
   void completed(Slot& slot);
-  void answer(Slot& slot, WireError error, std::string_view message, bool at_end = false);
+  void completed_chunk(Request& request, Slot& slot);
+  void completed_gathered(Request& request, Slot& slot);
+  void completed_effect(Request& request, Slot& slot);
+  void begin_reply(Request& request);
+  void send_gathered(Request& request);
+  void stop_cutting(Request& request);
+  void answer(Slot& slot, const Verdict& verdict);
   void answer_success(Slot& slot);
   void queue_reply(Slot& slot);
-  void release(Slot& slot);
 
   BufferPool& buffers_;
   Counters& counters_;
   SessionOwner& owner_;
   std::unique_ptr<transport::Stream> stream_;
   Negotiation negotiation_;
-  std::uint32_t payload_bytes_max_;
+  transport::Timer handshake_timer_;
+  Instant opened_at_{};
   Error reason_;
 
   // Receiving. Bytes [parsed_, fill_) of the staging wait to be parsed. A place that was named to
@@ -154,8 +213,10 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   std::size_t parsed_ = 0;
   std::size_t fill_ = 0;
   bool named_ = false;
-  Slot* receiving_ = nullptr;  // the WRITE whose payload comes next
-  std::uint32_t payload_left_ = 0;
+  Request* current_ = nullptr;  // the READ that is being cut, or the WRITE whose payload comes next
+  Slot* filling_ = nullptr;     // the WRITE's piece that it goes into; without data: it is skipped
+  std::uint32_t piece_left_ = 0;    // of the payload, for this piece
+  std::uint32_t payload_left_ = 0;  // and in all
 
   // Sending: the negotiation's bytes (one exchange at a time), then replies in order of completion.
   std::vector<std::byte> control_;
@@ -166,8 +227,14 @@ class Session final : public transport::StreamUser, private BufferWaiter {
 
   std::unique_ptr<Slot[]> slots_;
   Slot* free_ = nullptr;
+  std::unique_ptr<Request[]> requests_;
+  Request* free_requests_ = nullptr;
+  std::size_t requests_in_use_ = 0;
   std::size_t in_device_ = 0;
+  BufferReserve reserve_;
   std::size_t held_bytes_ = 0;
+  bool freed_ = false;  // memory of the pool, which others may wait for
+  std::uint32_t piece_bytes_max_ = kPieceBytesMax;
 
   host::BlockDevice* device_ = nullptr;
   std::uint16_t flags_ = 0;
@@ -181,6 +248,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   bool stopping_ = false;
   bool finishing_ = false;
   bool closed_ = false;
+  bool dismissed_ = false;
 };
 
 }  // namespace nvmf::nbd

@@ -1,5 +1,6 @@
-// The requests of a session: from their header to the device and back to a reply.
-#include <cerrno>
+// The requests of a session: from their header, cut into pieces, to the device.
+#include <algorithm>
+#include <utility>
 
 #include "frontends/nbd/session.h"
 #include "nvme/check.h"
@@ -13,7 +14,7 @@ bool Session::take_request() {
   const auto header = RequestHeader::decode(staged().data());
   if (!header) {
     // The stream cannot be understood any more: only a hard disconnect is left.
-    violation("it sent no request where one must be (bad magic)");
+    dismiss("it sent no request where one must be (bad magic)", EPROTO);
     return false;
   }
   if (header->command == Command::disconnect) {
@@ -21,170 +22,232 @@ bool Session::take_request() {
     end_input();
     return false;
   }
-  if (free_ == nullptr) {
+  if (free_ == nullptr || free_requests_ == nullptr) {
     stalled_ = true;
     return false;
   }
-  Verdict verdict = check_request(*header, flags_, device_->info(), payload_bytes_max_);
+  Verdict verdict = check_request(*header, flags_, device_->info(), kPayloadBytesMax);
   if (verdict.error == WireError::ok && stopping_) {
     verdict = {WireError::eshutdown, "The server is shutting down"};
   }
+  return start_request(*header, verdict);
+}
+
+bool Session::start_request(const RequestHeader& header, Verdict verdict) {
   const bool good = verdict.error == WireError::ok;
-  // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be.
-  const bool nothing_to_do = header->command == Command::cache ||
-                             (header->length == 0 && header->command != Command::flush);
-  const bool is_write = header->command == Command::write;
-  const bool has_data = is_write || header->command == Command::read;
-  if (good && has_data && header->length > 0 && !get_buffer(*free_, header->length)) {
+  const bool reads = header.command == Command::read && header.length > 0;
+  const bool gathers = reads && (!structured_ || (header.flags & kDf) != 0);
+  const bool begins = good && gathers && header.length > kGatherBytesMax;
+  // A reply that begins before all of it is there keeps all others waiting. So that none of those
+  // holds what it needs, it begins alone.
+  if (begins && requests_in_use_ > 0) {
     stalled_ = true;
     return false;
   }
-  Slot& slot = *free_;
-  free_ = slot.next_slot;
   parsed_ += RequestHeader::kBytes;
-  slot.header = *header;
-  slot.refused = verdict;
-  slot.answered = false;
-  if (is_write && header->length > 0) {
-    receiving_ = &slot;
-    payload_left_ = header->length;
-  } else if (!good) {
-    answer(slot, verdict.error, verdict.message, verdict.at_end);
+  Request& r = *free_requests_;
+  free_requests_ = r.next_free;
+  r = Request{};
+  r.header = header;
+  r.in_use = true;
+  r.failed = !good;
+  r.verdict = verdict;
+  ++requests_in_use_;
+  if (header.command == Command::write && header.length > 0) {
+    current_ = &r;
+    payload_left_ = header.length;
+    return true;
+  }
+  if (reads && good) {
+    r.gathers = gathers;
+    current_ = &r;
+    if (begins) begin_reply(r);
+    return true;
+  }
+  r.whole = true;
+  Slot& slot = take_slot(r);
+  // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be. What
+  // is to happen to no byte has happened.
+  const bool nothing_to_do =
+      header.command == Command::cache || (header.length == 0 && header.command != Command::flush);
+  if (!good) {
+    answer(slot, verdict);
   } else if (nothing_to_do) {
-    answer_success(slot);  // proto.md leaves it open; nothing is to be done, so it is done
+    answer_success(slot);
   } else {
+    slot.offset_bytes = header.offset;
+    slot.length_bytes = header.length;
     submit(slot);
   }
   return true;
 }
 
-bool Session::get_buffer(Slot& slot, std::uint32_t bytes) {
-  // Of its own share, the session gets room when one of its own replies is sent.
-  if (held_bytes_ > 0 && held_bytes_ + bytes > kSessionBufferBytesMax) return false;
-  slot.data = buffers_.take(bytes);
-  if (slot.data == nullptr) {
-    buffers_.wait(*this);
+/// Gives the device pieces of the current READ until all are cut. False if the session is stalled.
+bool Session::cut_read() {
+  Request& r = *current_;
+  while (!r.whole) {
+    Slot* const piece = cut_piece(r);
+    if (piece == nullptr) {
+      stalled_ = true;
+      // Nothing of ours will complete and make room: what is there must leave.
+      const bool alone = requests_in_use_ == 1 && r.under_way == 0;
+      if (r.gathers && !r.begun && alone) begin_reply(r);
+      return false;
+    }
+    r.whole = r.cut_bytes == r.header.length;
+    if (r.gathers) {
+      piece->next_slot = nullptr;
+      (r.last != nullptr ? r.last->next_slot : r.first) = piece;
+      r.last = piece;
+    }
+    submit(*piece);
+  }
+  if (r.begun && r.first != nullptr) {
+    stalled_ = true;  // until its last piece is among the replies, which are in order then
     return false;
   }
-  slot.buffer_bytes = bytes;
-  held_bytes_ += bytes;
+  current_ = nullptr;
   return true;
 }
 
-/// All of a WRITE's payload has come. A refused WRITE is answered only now: a client need not
-/// expect the reply before it has sent the request.
-void Session::payload_complete() {
-  Slot& slot = *receiving_;
-  receiving_ = nullptr;
-  if (slot.refused.error != WireError::ok) {
-    answer(slot, slot.refused.error, slot.refused.message);
-  } else if (input_over_) {
-    release(slot);
-  } else if (stopping_) {
-    answer(slot, WireError::eshutdown, "The server is shutting down");
-  } else {
+/// The next piece of a READ or WRITE with its buffer; nullptr if there is no slot or no memory.
+Session::Slot* Session::cut_piece(Request& r) {
+  if (free_ == nullptr) return nullptr;
+  const std::uint32_t left = r.header.length - r.cut_bytes;
+  const Buffer buffer = get_buffer(std::min(left, piece_bytes_max_));
+  if (!buffer) return nullptr;
+  Slot& slot = take_slot(r);
+  slot.buffer = buffer;
+  slot.data = buffer.data;
+  slot.offset_bytes = r.header.offset + r.cut_bytes;
+  slot.length_bytes = piece_length(r, std::min(buffer.bytes, piece_bytes_max_));
+  r.cut_bytes += static_cast<std::uint32_t>(slot.length_bytes);
+  return &slot;
+}
+
+/// Pieces end at the device's borders: an unaligned request is so in its first and last block only.
+std::uint32_t Session::piece_length(const Request& r, std::uint32_t room) const {
+  const std::uint32_t left = r.header.length - r.cut_bytes;
+  if (left <= room) return left;
+  const host::BlockInfo& info = device_->info();
+  const std::uint64_t border =
+      info.preferred_bytes <= room / 2 ? info.preferred_bytes : info.block_bytes;
+  const std::uint64_t begin = r.header.offset + r.cut_bytes;
+  const std::uint64_t end = begin + room - (begin + room) % std::max<std::uint64_t>(border, 1);
+  return end > begin ? static_cast<std::uint32_t>(end - begin) : room;
+}
+
+/// Memory for `want` bytes, or for some of them when it is short. None: the session is told when to
+/// try again, by its own progress or by the pool.
+Buffer Session::get_buffer(std::uint32_t want) {
+  // Of its own share, the session gets room when one of its own replies is sent.
+  if (held_bytes_ > 0 && held_bytes_ + want > kSessionBufferBytesMax) return {};
+  const std::size_t least = std::min<std::size_t>(want, kReserveBytes);
+  const std::size_t share = buffers_.free_bytes() / kSharePart;
+  Buffer buffer;
+  if (held_bytes_ < share) {
+    const std::size_t room = std::max(share - held_bytes_, least);
+    buffer = buffers_.take(std::min<std::size_t>(want, room), least);
+  }
+  if (!buffer) buffer = reserve_.take(least);
+  if (!buffer) {
+    buffers_.wait(*this);
+    return {};
+  }
+  held_bytes_ += buffer.bytes;
+  return buffer;
+}
+
+/// A place for the current WRITE's payload: its next piece or, after an error, none for the rest of
+/// it. False if the session is stalled.
+bool Session::start_piece_of_write(Request& r) {
+  if (r.failed && free_ != nullptr) {
+    filling_ = &take_slot(r);
+    piece_left_ = payload_left_;
+    return true;
+  }
+  filling_ = cut_piece(r);
+  stalled_ = filling_ == nullptr;
+  if (filling_ != nullptr) piece_left_ = static_cast<std::uint32_t>(filling_->length_bytes);
+  return !stalled_;
+}
+
+/// All of a piece of a WRITE's payload has come. A refused WRITE is answered only after the last: a
+/// client need not expect the reply before it has sent the request.
+void Session::piece_received() {
+  Slot& slot = *std::exchange(filling_, nullptr);
+  Request& r = *current_;
+  r.whole = payload_left_ == 0;
+  if (r.whole) current_ = nullptr;
+  if (stopping_ && !r.failed) {
+    r.failed = true;
+    r.verdict = {WireError::eshutdown, "The server is shutting down"};
+  }
+  if (!r.failed && !input_over_) {
     submit(slot);
+  } else if (r.whole && r.under_way == 0 && !input_over_) {
+    answer(slot, r.verdict);
+  } else {
+    release(slot);
   }
 }
 
 void Session::submit(Slot& slot) {
-  const RequestHeader& header = slot.header;
-  slot.op = block_op(header.command);
-  slot.fua = (header.flags & kFua) != 0 && slot.op != host::BlockOp::read &&
+  Request& r = *slot.request;
+  slot.op = block_op(r.header.command);
+  slot.fua = (r.header.flags & kFua) != 0 && slot.op != host::BlockOp::read &&
              slot.op != host::BlockOp::flush;
-  slot.no_hole = (header.flags & kNoHole) != 0;
-  slot.fast_only = (header.flags & kFastZero) != 0;
-  slot.offset_bytes = header.offset;
-  slot.length_bytes = header.length;
+  slot.no_hole = (r.header.flags & kNoHole) != 0;
+  slot.fast_only = (r.header.flags & kFastZero) != 0;
   slot.error = 0;
   slot.next = nullptr;
   slot.issued_bytes = 0;
   slot.parts = 0;
   slot.stage = 0;
   slot.in_device = true;
+  ++r.under_way;
   ++in_device_;
-  Counters::add(counters_.requests, 1);
+  if (slot.offset_bytes == r.header.offset) Counters::add(counters_.requests, 1);
   device_->submit(slot);
 }
 
-void Session::on_complete(host::BlockRequest& request) {
-  auto& slot = static_cast<Slot&>(request);
-  slot.session->completed(slot);
-}
-
-void Session::completed(Slot& slot) {
-  NVMF_CHECK(slot.in_device && in_device_ > 0);
-  slot.in_device = false;
-  --in_device_;
-  if (slot.error == 0 && slot.op == host::BlockOp::read) {
-    Counters::add(counters_.read_bytes, slot.length_bytes);
-  } else if (slot.error == 0 && slot.op == host::BlockOp::write) {
-    Counters::add(counters_.written_bytes, slot.length_bytes);
-  }
-  if (closed_ || (slot.answered && !slot.queued)) {
-    release(slot);
-    buffers_.notify();
-    maybe_gone();  // may destroy this session
-    return;
-  }
-  if (slot.answered) return;  // release() follows when its reply is sent
-  const WireError error = wire_error(slot.error);
-  if (error == WireError::ok) {
-    answer_success(slot);
-  } else {
-    answer(slot, error, device_message(error));
-  }
-  maybe_finish();
-}
-
-void Session::answer(Slot& slot, WireError error, std::string_view message, bool at_end) {
-  const std::uint64_t cookie = slot.header.cookie;
-  std::byte* head = slot.reply_head.data();
-  std::size_t bytes = 0;
-  if (structured_) {
-    // ERROR_OFFSET must lie within the request: its first byte that is not there.
-    std::optional<std::uint64_t> offset;
-    if (at_end) offset = std::max(slot.header.offset, device_->info().size_bytes);
-    bytes = encode_error_chunk(head, cookie, error, message, offset);
-  } else {
-    bytes = encode_simple(head, cookie, error);
-  }
-  slot.reply_head_bytes = static_cast<std::uint32_t>(bytes);
-  slot.reply_data_bytes = 0;
-  Counters::add(counters_.errors, 1);
-  queue_reply(slot);
-}
-
-void Session::answer_success(Slot& slot) {
-  const RequestHeader& header = slot.header;
-  const bool is_read = header.command == Command::read;
-  // A simple reply may answer everything without payload even where structured ones are agreed on.
-  const std::size_t bytes =
-      structured_ && is_read
-          ? encode_read_chunk(slot.reply_head.data(), header.cookie, header.offset, header.length)
-          : encode_simple(slot.reply_head.data(), header.cookie, WireError::ok);
-  slot.reply_head_bytes = static_cast<std::uint32_t>(bytes);
-  slot.reply_data_bytes = is_read ? header.length : 0;
-  queue_reply(slot);
-}
-
-void Session::queue_reply(Slot& slot) {
-  slot.queued = true;
+Session::Slot& Session::take_slot(Request& r) {
+  Slot& slot = *free_;
+  free_ = slot.next_slot;
   slot.next_slot = nullptr;
-  (last_reply_ != nullptr ? last_reply_->next_slot : first_reply_) = &slot;
-  last_reply_ = &slot;
-  stream_->wake();
+  slot.request = &r;
+  slot.reply_head_bytes = 0;
+  slot.reply_data_bytes = 0;
+  slot.length_bytes = 0;
+  ++r.pieces;
+  return slot;
+}
+
+/// Those who wait for buffers come first: else a busy session would take back what it frees.
+void Session::pass_on() {
+  if (std::exchange(freed_, false)) buffers_.notify();
 }
 
 void Session::release(Slot& slot) {
-  if (slot.data != nullptr) {
-    buffers_.put(slot.data, slot.buffer_bytes);
-    held_bytes_ -= slot.buffer_bytes;
+  if (slot.buffer) {
+    held_bytes_ -= slot.buffer.bytes;
+    if (reserve_.owns(slot.buffer.data)) {
+      reserve_.put(slot.buffer);
+    } else {
+      buffers_.put(slot.buffer);
+      freed_ = true;
+    }
+    slot.buffer = {};
     slot.data = nullptr;
-    slot.buffer_bytes = 0;
   }
+  Request& r = *std::exchange(slot.request, nullptr);
   slot.next_slot = free_;
   free_ = &slot;
+  if (--r.pieces > 0 || !r.whole) return;
+  r.in_use = false;
+  r.next_free = free_requests_;
+  free_requests_ = &r;
+  --requests_in_use_;
 }
 
 }  // namespace nvmf::nbd
