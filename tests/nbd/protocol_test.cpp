@@ -140,14 +140,14 @@ TEST(Request, BlockSizesAreLegal) {
   host::BlockInfo info;
   info.block_bytes = 512;
   info.preferred_bytes = 131072;
-  const InfoBlockSize b = block_size(info, kPayloadBytesMax);
-  EXPECT_EQ(b.minimum, 512u);
+  const InfoBlockSize b = block_size(info);
+  EXPECT_EQ(b.minimum, 1u);  // whatever the device's block is
   EXPECT_EQ(b.preferred, 131072u);
   EXPECT_EQ(b.maximum, 32u << 20);
   info.preferred_bytes = 64u << 20;
-  EXPECT_EQ(block_size(info, kPayloadBytesMax).preferred, 32u << 20);
+  EXPECT_EQ(block_size(info).preferred, 32u << 20);
   info.preferred_bytes = 1;
-  EXPECT_EQ(block_size(info, kPayloadBytesMax).preferred, 512u);
+  EXPECT_EQ(block_size(info).preferred, 512u);
 }
 
 TEST(Request, Checks) {

@@ -107,10 +107,10 @@ TEST_F(Pieces, AnErrorInAStructuredReadNamesItsPlace) {
   client.go(true);
   client.send(request(Command::read, 7, 0, 20 * kMiB));
   const auto bad = [](const host::BlockRequest& r) { return r.offset_bytes == 5 * kMiB; };
-  serve(client, bad);
+  serve(client, bad, false);
   const Bytes reply = client.taken();
   const auto chunks = chunks_of(reply);
-  ASSERT_FALSE(chunks.empty());
+  ASSERT_EQ(chunks.size(), 13u);  // those under way by then; the rest is left alone
   std::size_t errors = 0;
   for (const Chunk& c : chunks) {
     EXPECT_EQ(c.header.flags, &c == &chunks.back() ? kChunkDone : 0);
@@ -124,7 +124,6 @@ TEST_F(Pieces, AnErrorInAStructuredReadNamesItsPlace) {
     EXPECT_EQ(load_be64(c.payload.data() + c.payload.size() - 8), 5 * kMiB);
   }
   EXPECT_EQ(errors, 1u);
-  EXPECT_LT(chunks.size(), 16u);  // and the rest is left alone
   EXPECT_EQ(world.pool.used_bytes(), 0u);
   client.request(Command::read, 8, 0, 512);
   EXPECT_EQ(world.device.pending.size(), 1u);

@@ -177,7 +177,7 @@ Negotiation::Outcome Negotiation::info(Option option, std::span<const std::byte>
   // Unasked too: a client that did not ask may still profit, and a shorter minimum is refused
   // later.
   std::array<std::byte, InfoBlockSize::kBytes> about_blocks;
-  block_size(info, payload_bytes_max_).encode(about_blocks.data());
+  block_size(info).encode(about_blocks.data());
   reply(out, option, OptionReplyType::info, about_blocks);
   if (query->wants(InfoType::name)) {
     reply(out, option, OptionReplyType::info, info_string(InfoType::name, found->names.front()));

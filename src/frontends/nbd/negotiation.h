@@ -23,9 +23,9 @@ class Negotiation {
     broken,        // close at once: reason() says what the client did
   };
 
-  /// `reactor` selects the device of an Export. `payload_bytes_max` is what we advertise as such.
-  Negotiation(const ExportList& exports, std::size_t reactor, std::uint32_t payload_bytes_max)
-      : exports_(exports), reactor_(reactor), payload_bytes_max_(payload_bytes_max) {}
+  /// `reactor` selects the device of an Export.
+  Negotiation(const ExportList& exports, std::size_t reactor)
+      : exports_(exports), reactor_(reactor) {}
 
   /// Appends the server's first words.
   static void greet(std::vector<std::byte>& out);
@@ -59,7 +59,6 @@ class Negotiation {
 
   const ExportList& exports_;
   std::size_t reactor_;
-  std::uint32_t payload_bytes_max_;
   bool have_client_flags_ = false;
   bool send_zeroes_ = true;
   bool structured_ = false;

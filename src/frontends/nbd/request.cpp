@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "frontends/nbd/limits.h"
 #include "nvme/check.h"
 
 namespace nvmf::nbd {
@@ -64,12 +65,12 @@ std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured) {
   return flags | kSendWriteZeroes | kSendFastZero;
 }
 
-InfoBlockSize block_size(const host::BlockInfo& info, std::uint32_t payload_bytes_max) {
-  // The preferred size is a power of two, at least 512 and at least the minimum; the maximum is a
-  // multiple of the minimum and at least the preferred size, whatever a device says it prefers.
-  const std::uint32_t preferred =
-      std::min(std::max({info.preferred_bytes, info.block_bytes, 512u}), payload_bytes_max);
-  return {info.block_bytes, preferred, payload_bytes_max};
+InfoBlockSize block_size(const host::BlockInfo& info) {
+  // Any range of bytes is served; the device takes care of blocks. The preferred size is a power of
+  // two and at least 512, the maximum at least the preferred size, whatever a device says it
+  // prefers.
+  return {1, std::clamp(std::max(info.preferred_bytes, info.block_bytes), 512u, kPayloadBytesMax),
+          kPayloadBytesMax};
 }
 
 Verdict check_request(const RequestHeader& r, std::uint16_t flags, const host::BlockInfo& info,
@@ -117,7 +118,7 @@ std::string_view device_message(WireError error) {
     case WireError::eperm:
       return "The namespace is write-protected";
     case WireError::einval:
-      return "The namespace refused the range: it is not aligned to its logical blocks";
+      return "The namespace refused the range";
     case WireError::enospc:
       return "The namespace has no room for the range";
     case WireError::enotsup:

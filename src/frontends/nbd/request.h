@@ -13,10 +13,8 @@ namespace nvmf::nbd {
 /// accepted only where it was advertised, too.
 [[nodiscard]] std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured);
 
-/// The constraints we advertise (proto.md, "Block size constraints"). `payload_bytes_max` is the
-/// largest READ or WRITE that the session can buffer.
-[[nodiscard]] InfoBlockSize block_size(const host::BlockInfo& info,
-                                       std::uint32_t payload_bytes_max);
+/// The constraints we advertise (proto.md, "Block size constraints").
+[[nodiscard]] InfoBlockSize block_size(const host::BlockInfo& info);
 
 /// The verdict over a request header.
 struct Verdict {

@@ -14,7 +14,7 @@ Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buf
     : buffers_(buffers),
       counters_(counters),
       owner_(owner),
-      negotiation_(exports, reactor, kPayloadBytesMax),
+      negotiation_(exports, reactor),
       handshake_timer_(buffers.loop().timers(),
                        [this] {
                          if (transmission_ || closed_ || finishing_) return;
