@@ -94,10 +94,18 @@ void add_disconnect_all(CLI::App& app, std::function<int()>& chosen) {
 
 void add_temporary(CLI::App& verb, TemporaryOptions& options) {
   constexpr const char* kGroup = "With a URI";
-  verb.add_option("-q,--hostnqn", options.hostnqn, "NQN of this host")->group(kGroup);
-  verb.add_option("-I,--hostid", options.hostid, "UUID of this host")->group(kGroup);
-  verb.add_option("-w,--host-traddr", options.host_traddr, "Source address")->group(kGroup);
-  verb.add_option("-f,--host-iface", options.host_iface, "Interface")->group(kGroup);
+  verb.add_option("-q,--hostnqn", options.hostnqn, "NQN of this host")
+      ->group(kGroup)
+      ->type_name("NQN");
+  verb.add_option("-I,--hostid", options.hostid, "UUID of this host")
+      ->group(kGroup)
+      ->type_name("UUID");
+  verb.add_option("-w,--host-traddr", options.host_traddr, "Source address")
+      ->group(kGroup)
+      ->type_name("ADDR");
+  verb.add_option("-f,--host-iface", options.host_iface, "Interface")
+      ->group(kGroup)
+      ->type_name("IFACE");
   verb.add_flag("-g,--hdr-digest", options.header_digest, "Check PDU headers")->group(kGroup);
   verb.add_flag("-G,--data-digest", options.data_digest, "Check data")->group(kGroup);
 }
