@@ -288,5 +288,98 @@ TEST_F(HostileHost, TermReqEndsTheConnection) {
   EXPECT_NE(session->ended->message.find("R2T Limit Exceeded"), std::string::npos);
 }
 
+TEST_F(HostileHost, IcReqOfWrongPfv) {
+  start();
+  peer.send(ic_req_bytes({.pfv = 7}));
+  expect_term_req(Fes::unsupported_parameter, 8);
+}
+
+TEST_F(HostileHost, HpdaBeyond31) {
+  start();
+  peer.send(ic_req_bytes({.hpda = 32}));
+  expect_term_req(Fes::invalid_header_field, 10);
+}
+
+TEST_F(HostileHost, SecondIcReq) {
+  start();
+  ready();
+  peer.send(ic_req_bytes());
+  expect_term_req(Fes::pdu_sequence_error, 0);
+}
+
+TEST_F(HostileHost, PduForTheOtherEnd) {
+  start();
+  ready();
+  peer.send(r2t_bytes(0, 0, 0, 512));
+  expect_term_req(Fes::invalid_header_field, 0);
+}
+
+TEST_F(HostileHost, HeaderDigestWrong) {
+  start();
+  ready({.hdgst = true});
+  Bytes pdu = capsule_cmd_bytes(sqe(0, 1, 0));
+  pdu[1] = std::byte{kFlagHdgst};
+  store_le32(pdu.data() + 4, kCapsuleCmdBytes + kDigestBytes);
+  peer.send(pdu + Bytes(kDigestBytes, std::byte{0x21}));
+  expect_term_req(Fes::header_digest_error, 0x21212121);
+}
+
+TEST_F(HostileHost, DigestFlagWithoutInCapsuleDataIsNoDigest) {
+  start();
+  ready({.ddgst = true});
+  Bytes pdu = capsule_cmd_bytes(sqe(0, 1, 0));
+  pdu[1] = std::byte{kFlagDdgst};
+  peer.send(pdu);
+  wait_pdus(2);
+  EXPECT_TRUE(status_of(1).ok());
+}
+
+TEST_F(HostileHost, InCapsuleDataBeyondWhatWasOffered) {
+  start();
+  ready();
+  peer.send(capsule_cmd_bytes(sqe(kWrite, 1, 8196, nvme::kSglDataBlockOffset), Bytes(8196)));
+  expect_term_req(Fes::invalid_header_field, 4);
+}
+
+TEST_F(HostileHost, DataOf4096IsLegal) {
+  start();
+  ready();
+  peer.send(capsule_cmd_bytes(sqe(kWrite, 1, 8192)));
+  wait_pdus(2);
+  const std::uint16_t ttag = r2t_of(1).ttag;
+  peer.send(data_bytes(PduType::h2c_data, 0, 1, ttag, 0, Bytes(4096)) +
+            data_bytes(PduType::h2c_data, kFlagLast, 1, ttag, 4096, Bytes(4096)));
+  wait_pdus(3);
+  EXPECT_TRUE(status_of(2).ok());
+}
+
+TEST_F(HostileHost, DataOffsetBeyondItsR2t) {
+  start();
+  ready();
+  peer.send(capsule_cmd_bytes(sqe(kWrite, 1, 4096)));
+  wait_pdus(2);
+  peer.send(data_bytes(PduType::h2c_data, kFlagLast, 1, r2t_of(1).ttag, 4096, Bytes(512)));
+  expect_term_req(Fes::data_out_of_range, 0);
+}
+
+class TermReqOfEachFesFromAHost : public HostileHost,
+                                  public ::testing::WithParamInterface<std::uint32_t> {};
+
+TEST_P(TermReqOfEachFesFromAHost, EndsTheConnectionInWords) {
+  start();
+  ready();
+  const TermReq said{static_cast<Fes>(GetParam()), 10};
+  Bytes pdu(kTermReqBytesMax);
+  pdu.resize(said.encode(std::span<std::byte, kTermReqBytesMax>(pdu), PduType::h2c_term_req,
+                         Bytes(kTermReqHeaderBytes)));
+  peer.send(pdu);
+  ASSERT_TRUE(loop.run_until([&] { return session->ended && peer.closed; }, 10s));
+  EXPECT_NE(session->ended->message.find(describe_fes(said.fes, 10, true)), std::string::npos)
+      << session->ended->message;
+  EXPECT_FALSE(peer.term_req().has_value()) << "a TermReq is not answered by one";
+}
+
+INSTANTIATE_TEST_SUITE_P(Fes, TermReqOfEachFesFromAHost, ::testing::Range(0u, 8u));
+
 }  // namespace
 }  // namespace nvmf::tcp

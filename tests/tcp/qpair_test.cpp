@@ -337,6 +337,53 @@ TEST(ControllerQpair, CorruptedWriteIsATransientTransportError) {
   }
 }
 
+// The owner of a buffer may be another process (a client's pages, a kernel's page cache) that goes
+// on writing while we send. The digest then differs from the bytes that left, and the controller
+// must say so: such a write is never called a success.
+TEST(Qpair, BufferChangedByItsOwnerWhileItsDigestIsComputed) {
+  for (const std::uint32_t in_capsule : {0u, 8192u}) {
+    Pair p(Wiring{.name = "",
+                  .pipe = {.send_hold = 1ms},  // the bytes are taken that much after the digest
+                  .host = {.data_digest = true},
+                  .in_capsule_bytes = in_capsule});
+    Io write(kWrite, 0, 4096, 1);
+    p.qpair->submit(write);
+    // At each 100 us another byte: whenever the digest is made, the data goes on changing.
+    std::size_t at = 0;
+    ASSERT_TRUE(p.loop.run_until(
+        [&] {
+          write.buffer[at++ % 4096] ^= std::byte{0xff};
+          return write.done;
+        },
+        10s));
+    EXPECT_EQ(write.cqe.status.code(), nvme::StatusCode::transient_transport_error);
+    EXPECT_FALSE(p.events.ended.has_value()) << "the connection goes on";
+    Io again(kWrite, 0, 4096, 2);
+    p.run(again);
+    EXPECT_TRUE(again.cqe.status.ok());
+  }
+}
+
+// And the other way round: a read buffer that somebody writes to while the data lands.
+TEST(Qpair, ReadBufferChangedByItsOwnerWhileItsDigestIsComputed) {
+  Pair p(Wiring{
+      .name = "", .pipe = {.max_chunk = 100, .latency = 10us}, .host = {.data_digest = true}});
+  Io write(kWrite, 0, 4096, 1);
+  p.run(write);
+  Io read(kRead, 0, 4096, 0);
+  p.qpair->submit(read);
+  ASSERT_TRUE(p.loop.run_until(
+      [&] {
+        for (std::byte& b : read.buffer) b ^= std::byte{0x80};
+        return read.done;
+      },
+      10s));
+  // Each piece was summed up as it landed, so the digest is right; or it was not, and says so.
+  // Never is the command lost or the connection broken.
+  EXPECT_EQ(read.completions, 1);
+  EXPECT_FALSE(p.events.ended.has_value());
+}
+
 TEST(Qpair, CorruptedHeaderEndsTheConnection) {
   for (const sim::Side side : {sim::Side::client, sim::Side::server}) {
     Pair p(Wiring{.name = "", .host = {.header_digest = true}});
