@@ -123,20 +123,84 @@ TEST_F(ServerTest, ServesWhateverTheNetworkDoesToTheBytes) {
   stop();
 }
 
-TEST_F(ServerTest, OneClientTooManyIsClosedAndTheNextIsWelcomeAgain) {
+TEST_F(ServerTest, AnIdleClientKeepsItsPlaceAndTheNextOneWaits) {
   serve({.clients_max = 2});
   ByteUser a, b, c, d;
-  for (ByteUser* user : {&a, &b, &c}) connect(*user);
-  loop_.run_for(1s);
-  EXPECT_FALSE(a.closed || b.closed);
+  for (ByteUser* user : {&a, &b}) {
+    user->outgoing = hello();
+    connect(*user);
+  }
+  loop_.run_for(1h);
+  connect(c);
+  loop_.run_for(kPlaceWait / 2);
+  EXPECT_FALSE(a.closed || b.closed || c.closed || c.eof);
+  loop_.run_for(kPlaceWait);
   EXPECT_TRUE(c.closed || c.eof);
   EXPECT_TRUE(c.incoming.empty());
   EXPECT_EQ(server_->totals().clients, 2u);
   EXPECT_EQ(server_->totals().refused, 1u);
-  a.stream->reset(Error{"gone", ECANCELED});
-  loop_.run_for(1s);
+  EXPECT_FALSE(a.closed || b.closed);
   connect(d);
+  EXPECT_TRUE(d.incoming.empty());
+  a.stream->reset(Error{"gone", ECANCELED});
+  loop_.run_until_idle();
   EXPECT_EQ(d.incoming.size(), 18u);
+  Bytes flush;
+  append(flush, {0, Command::flush, 1, 0, 0});
+  b.send(flush);
+  loop_.run_until_idle();
+  EXPECT_EQ(b.incoming.size(), kHelloAnswer + SimpleReply::kBytes);
+  stop();
+}
+
+TEST_F(ServerTest, SilentClientsGiveTheirPlacesToThoseWhoWait) {
+  std::vector<std::string> told;
+  serve({.clients_max = 4, .on_misbehaviour = [&](const std::string& s) { told.push_back(s); }});
+  std::array<ByteUser, 4> silent;
+  std::array<ByteUser, 3> next;
+  for (ByteUser& user : silent) connect(user);
+  for (ByteUser& user : next) {
+    user.outgoing = hello();
+    connect(user);
+    EXPECT_TRUE(user.incoming.empty());
+  }
+  loop_.run_for(kHandshakeMaxWhenFull + kPlaceRetry);
+  for (ByteUser& user : silent) EXPECT_TRUE(user.closed);
+  for (ByteUser& user : next) EXPECT_EQ(user.incoming.size(), kHelloAnswer);
+  EXPECT_EQ(told.size(), 4u);
+  EXPECT_EQ(server_->totals().refused, 0u);
+  // Without anybody waiting they have their time, and not more.
+  ByteUser last;
+  connect(last);
+  loop_.run_for(kHandshakeMax - 1ms);
+  EXPECT_FALSE(last.closed);
+  loop_.run_for(2ms);
+  EXPECT_TRUE(last.closed);
+  stop();
+}
+
+TEST_F(ServerTest, NotEverybodyMayWaitAndNotEverythingIsTold) {
+  std::vector<std::string> told;
+  serve({.clients_max = 2, .on_misbehaviour = [&](const std::string& s) { told.push_back(s); }});
+  std::vector<ByteUser> many(2 * kWaitingMax);
+  for (ByteUser& user : many) connect(user);
+  EXPECT_EQ(server_->totals().refused, many.size() - kWaitingMax - 2);
+  loop_.run_for(kHandshakeMax);
+  EXPECT_EQ(server_->totals().clients, 0u);
+  // One after the other: a silent one gets a place, and loses it.
+  for (int i = 0; i < 60; ++i) {
+    ByteUser rude;
+    rude.outgoing = Bytes(100);
+    connect(rude);
+    loop_.run_for(10ms);
+    EXPECT_TRUE(rude.closed);
+  }
+  EXPECT_LE(told.size(), 3 * kSentencesMax);
+  loop_.run_for(kSentencesPeriod);
+  ByteUser rude;
+  rude.outgoing = Bytes(100);
+  connect(rude);
+  EXPECT_NE(told.back().find("more clients were disconnected"), std::string::npos);
   stop();
 }
 

@@ -64,6 +64,13 @@ inline constexpr Duration kHandshakeMaxWhenFull{std::chrono::seconds(1)};
 /// Who finds all places taken waits this long for one, and then is closed. So many may wait.
 inline constexpr Duration kPlaceWait{std::chrono::seconds(3)};
 inline constexpr std::size_t kWaitingMax = 64;
+/// While somebody waits, this is how often the places are looked at.
+inline constexpr Duration kPlaceRetry{std::chrono::milliseconds(250)};
+
+/// Disconnected clients that are told of one by one, for each reactor and period; of the rest only
+/// the number. Whoever connects in a loop shall not fill the log.
+inline constexpr std::uint32_t kSentencesMax = 20;
+inline constexpr Duration kSentencesPeriod{std::chrono::seconds(10)};
 
 /// How long replies may take to drain after the last one was queued, before the client is reset.
 inline constexpr Duration kLinger{std::chrono::seconds(5)};

@@ -1,5 +1,7 @@
 #include "frontends/nbd/server.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <unordered_map>
 
@@ -25,7 +27,7 @@ class Server::Worker final : public SessionOwner {
 
   void add(std::unique_ptr<transport::Incoming> incoming) {
     if (stopping_) {
-      server_.clients_.fetch_sub(1, std::memory_order_relaxed);
+      server_.place_freed();
       return;  // destroying `incoming` closes it
     }
     auto session = std::make_unique<Session>(server_.exports_, index_, buffers_, counters_, *this);
@@ -42,15 +44,35 @@ class Server::Worker final : public SessionOwner {
   }
 
   void session_gone(Session& session, const Error& reason) override {
-    if (session.dismissed() && server_.options_.on_misbehaviour) {
-      server_.options_.on_misbehaviour(reason.message);
-    }
+    if (session.dismissed()) tell(reason.message);
     sessions_.erase(&session);
-    server_.clients_.fetch_sub(1, std::memory_order_relaxed);
+    server_.place_freed();
     if (stopping_ && sessions_.empty()) report();
   }
 
+  /// Somebody waits for a place.
+  void hurry() {
+    for (const auto& [session, owned] : sessions_) session->limit_handshake(kHandshakeMaxWhenFull);
+  }
+
  private:
+  void tell(const std::string& sentence) {
+    if (!server_.options_.on_misbehaviour) return;
+    if (loop_.now() - told_since_ >= kSentencesPeriod) {
+      told_since_ = loop_.now();
+      told_ = 0;
+    }
+    if (told_ == kSentencesMax) {
+      ++untold_;
+      return;
+    }
+    ++told_;
+    const std::uint64_t untold = std::exchange(untold_, 0);
+    server_.options_.on_misbehaviour(
+        untold == 0 ? sentence
+                    : fmt::format("{} ({} more clients were disconnected)", sentence, untold));
+  }
+
   void grace_over() {
     for (const auto& [session, owned] : sessions_) session->cut();
   }
@@ -69,14 +91,17 @@ class Server::Worker final : public SessionOwner {
   transport::Timer grace_;
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   bool stopping_ = false;
+  Instant told_since_{};
+  std::uint32_t told_ = 0;
+  std::uint64_t untold_ = 0;
 };
 
 Server::Server(std::vector<transport::Loop*> loops, ExportList exports, ServerOptions options)
     : loops_(std::move(loops)),
       exports_(std::move(exports)),
       options_(std::move(options)),
-      arena_(options_.buffer_bytes, options_.clients_max, options_.discard) {
-  NVMF_CHECK(!loops_.empty());
+      arena_(options_.buffer_bytes, options_.clients_max, options_.discard),
+      place_timer_(loops_.front()->timers(), [this] { admit_waiting(); }) {
   for (const Export& e : exports_.all()) {
     NVMF_CHECK(!e.names.empty() && e.devices.size() >= loops_.size());
   }
@@ -99,11 +124,51 @@ Result<transport::Endpoint> Server::listen(const transport::Endpoint& at) {
 
 void Server::accepted(std::unique_ptr<transport::Incoming> incoming) {
   if (stopping_) return;
-  if (clients_.load(std::memory_order_relaxed) >= options_.clients_max) {
-    // Closed at once: a client that waits without a greeting would look like a hanging server.
-    refused_.fetch_add(1, std::memory_order_relaxed);
-    return;
+  if (clients_.load(std::memory_order_relaxed) < options_.clients_max && waiting_.empty()) {
+    return admit(std::move(incoming));
   }
+  if (waiting_.size() >= kWaitingMax) {
+    refused_.fetch_add(1, std::memory_order_relaxed);
+    return;  // destroying `incoming` closes it
+  }
+  waiting_.push_back({std::move(incoming), loops_.front()->now() + kPlaceWait});
+  waiting_count_.store(waiting_.size(), std::memory_order_seq_cst);
+  admit_waiting();
+}
+
+/// Gives out places that have become free, sends away who has waited long enough, and sees to it
+/// that handshakes do not keep those who still wait.
+void Server::admit_waiting() {
+  if (stopping_) return;
+  const Instant now = loops_.front()->now();
+  while (!waiting_.empty()) {
+    if (clients_.load(std::memory_order_seq_cst) < options_.clients_max) {
+      admit(std::move(waiting_.front().incoming));
+    } else if (waiting_.front().until <= now) {
+      refused_.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      break;
+    }
+    waiting_.pop_front();
+  }
+  waiting_count_.store(waiting_.size(), std::memory_order_seq_cst);
+  if (waiting_.empty()) return place_timer_.cancel();
+  if (place_timer_.armed()) return;
+  place_timer_.arm(now + kPlaceRetry);
+  for (const auto& worker : workers_) {
+    worker->loop().post([&w = *worker] { w.hurry(); });
+  }
+}
+
+/// From any of the threads.
+void Server::place_freed() {
+  clients_.fetch_sub(1, std::memory_order_seq_cst);
+  if (waiting_count_.load(std::memory_order_seq_cst) == 0) return;
+  // It comes before the same thread's report of its end, and so finds the server there.
+  loops_.front()->post([this] { admit_waiting(); });
+}
+
+void Server::admit(std::unique_ptr<transport::Incoming> incoming) {
   clients_.fetch_add(1, std::memory_order_relaxed);
   accepted_.fetch_add(1, std::memory_order_relaxed);
   Worker& worker = *workers_[next_worker_];
@@ -118,6 +183,9 @@ void Server::stop(std::move_only_function<void()> on_stopped) {
   stopping_ = true;
   on_stopped_ = std::move(on_stopped);
   listeners_.clear();
+  place_timer_.cancel();
+  waiting_.clear();
+  waiting_count_.store(0, std::memory_order_seq_cst);
   workers_left_ = workers_.size();
   for (const auto& worker : workers_) {
     worker->loop().post([&w = *worker] { w.stop(); });

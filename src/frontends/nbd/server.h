@@ -3,10 +3,15 @@
 // It listens on loops[0] and spreads accepted connections over all loops in turn; a session then
 // lives wholly on its loop's thread. listen(), stop() and the destructor belong to loops[0]'s
 // thread.
+//
+// Places. There is room for clients_max. Who comes when all are taken waits for a few seconds while
+// those that have not finished their handshake are given less time for it; a client that has
+// finished it keeps its place for as long as it stays connected, however idle.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,6 +22,7 @@
 #include "frontends/nbd/limits.h"
 #include "nvme/result.h"
 #include "transport/loop.h"
+#include "transport/timer.h"
 
 namespace nvmf::nbd {
 
@@ -36,7 +42,7 @@ struct ServerOptions {
 struct ServerTotals {
   std::uint32_t clients = 0;  // now
   std::uint64_t accepted = 0;
-  std::uint64_t refused = 0;  // because of clients_max
+  std::uint64_t refused = 0;  // because of clients_max, at once or after a while
   std::uint64_t requests = 0;
   std::uint64_t read_bytes = 0;
   std::uint64_t written_bytes = 0;
@@ -68,8 +74,15 @@ class Server {
 
  private:
   class Worker;
+  struct Waiting {
+    std::unique_ptr<transport::Incoming> incoming;
+    Instant until;
+  };
 
   void accepted(std::unique_ptr<transport::Incoming> incoming);
+  void admit(std::unique_ptr<transport::Incoming> incoming);
+  void admit_waiting();
+  void place_freed();
   void worker_stopped();
 
   std::vector<transport::Loop*> loops_;
@@ -79,6 +92,9 @@ class Server {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<transport::Listener>> listeners_;
   std::size_t next_worker_ = 0;
+  std::deque<Waiting> waiting_;
+  std::atomic<std::size_t> waiting_count_{0};  // of waiting_, for the other threads
+  transport::Timer place_timer_;
   std::atomic<std::uint32_t> clients_{0};
   std::atomic<std::uint64_t> accepted_{0};
   std::atomic<std::uint64_t> refused_{0};

@@ -90,7 +90,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// and closes. The session is gone once the device is done, too.
   void cut();
 
-  /// Ends it unless it has finished its negotiation within `age` since it began.
+  /// Ends it unless it finishes its negotiation within `age` of its beginning.
   void limit_handshake(Duration age);
 
   /// Pieces of requests that the device has.
