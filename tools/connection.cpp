@@ -9,6 +9,7 @@
 
 #include "frontends/nbd/uri.h"
 #include "host/log.h"
+#include "io/pages.h"
 #include "nvme/address.h"
 #include "nvme/admin.h"
 #include "nvme/text.h"
@@ -113,6 +114,7 @@ Result<void> Connection::serve() {
   loops.resize(subsystem_->reactors());
   nbd::ServerOptions options;
   options.grace = kServeGrace;
+  options.discard = &io::discard_pages;
   options.on_misbehaviour = [](const std::string& sentence) { log(LogLevel::warning, sentence); };
   nbd_ = std::make_unique<nbd::Server>(std::move(loops), std::move(exports), std::move(options));
   return listen_nbd();
