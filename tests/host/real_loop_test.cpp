@@ -61,7 +61,8 @@ class TargetThread {
   std::atomic<bool> stopping_{false};
 };
 
-/// One reactor's work: writes its own part of the namespace, reads it back, compares.
+/// One reactor's work: writes its own part of the namespace, reads it back, compares. Where the
+/// part does not start with a block, neighbouring pieces and neighbouring reactors share blocks.
 class Worker {
  public:
   static constexpr std::size_t kDepth = 16;
@@ -160,7 +161,7 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
     live_ = true;
     for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
       workers_.push_back(
-          std::make_unique<Worker>(*subsystem_->device(r, 1), r * kRegionBytes, [this] {
+          std::make_unique<Worker>(*subsystem_->device(r, 1), r * kRegionBytes + skew_, [this] {
             pool_->at(0).post([this] {
               if (++finished_ == workers_.size()) all_finished();
             });
@@ -186,6 +187,7 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::function<void()> when_live_;
+  std::uint64_t skew_ = 0;
   std::size_t finished_ = 0;
   bool live_ = false;
   std::optional<Error> ended_;
@@ -211,6 +213,33 @@ TEST_P(RealLoop, TargetGoesWhileAllReactorsAreBusy) {
 }
 
 TEST_P(RealLoop, StopWhileAllReactorsAreBusy) {
+  when_live_ = [this] { subsystem_->stop(); };
+  run();
+  ASSERT_TRUE(live_);
+  EXPECT_EQ(ended_->code, 0);
+}
+
+TEST_P(RealLoop, SeveralReactorsWriteAndReadBackWhatIsNotWholeBlocks) {
+  skew_ = 100;
+  run();
+  ASSERT_TRUE(live_) << ended_->message;
+  EXPECT_EQ(ended_->code, 0) << ended_->message;
+  for (const auto& w : workers_) {
+    EXPECT_EQ(w->errors, 0u);
+    EXPECT_TRUE(w->verified());
+  }
+}
+
+TEST_P(RealLoop, TargetGoesWhileRangesAreHeld) {
+  skew_ = 100;
+  when_live_ = [this] { target_->stop(); };
+  run();
+  ASSERT_TRUE(live_);
+  for (const auto& w : workers_) EXPECT_TRUE(w->errors != 0 || w->verified());
+}
+
+TEST_P(RealLoop, StopWhileRangesAreHeld) {
+  skew_ = 100;
   when_live_ = [this] { subsystem_->stop(); };
   run();
   ASSERT_TRUE(live_);
