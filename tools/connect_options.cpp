@@ -136,6 +136,11 @@ void add_refused_options(CLI::App& app) {
   }
 }
 
+/// "$COMMAND" in a script where nothing of that name is set means something else than no option.
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "what stands after it is empty" : "";
+}
+
 void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
   app.add_option("--nbd", words.nbd,
                  "Serve NBD at unix:PATH or tcp:ADDR:PORT; may be repeated (default: a unix socket "
@@ -143,7 +148,8 @@ void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
       ->type_name("WHERE")
       ->allow_extra_args(false);
   app.add_option("--name", options.params.name, "Name of the connection (default nvmf0, nvmf1, …)")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->check(not_empty);
   app.add_flag("--read-only", options.params.read_only, "Refuse everything that changes data");
   app.add_flag("--foreground", options.foreground, "Stay in the foreground");
   app.add_flag("-v,--verbose", options.verbose,
@@ -161,7 +167,8 @@ void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
   app.add_option("--run", options.run,
                  "Serve while this shell command runs, with $uri set to the first namespace's NBD "
                  "URI; exit with its status")
-      ->type_name("COMMAND");
+      ->type_name("COMMAND")
+      ->check(not_empty);
 }
 
 void take_uri(const Words& words, host::ConnectParams& params) {

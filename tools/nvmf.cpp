@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <csignal>
+#include <cstdio>
 #include <map>
+#include <system_error>
 
 #include "nvmf_verbs.h"
 #include "tool_program.h"
@@ -14,6 +17,9 @@
 namespace {
 
 using namespace nvmf::tools;
+
+/// What a verb writes: a list of some thousand connections has this.
+constexpr std::size_t kOutputBytes = 1024 * 1024;
 
 const std::map<std::string, OutputFormat> kFormats = {{"normal", OutputFormat::normal},
                                                       {"json", OutputFormat::json},
@@ -181,5 +187,15 @@ int main(int argc, char** argv) {
     return kExitUsage;
   }
   std::signal(SIGPIPE, SIG_IGN);
-  return chosen();
+  // Whatever a verb says goes out at once, at its end, where it is known if that failed.
+  static std::array<char, kOutputBytes> output;
+  std::setvbuf(stdout, output.data(), _IOFBF, output.size());
+  int status = kExitFailure;
+  try {
+    status = chosen();
+  } catch (const std::system_error&) {  // fmt::print() to a stdout that takes no more
+    flush_stdout("nvmf");
+    return kExitFailure;
+  }
+  return flush_stdout("nvmf") ? status : kExitFailure;
 }

@@ -186,10 +186,10 @@ Result<void> listen_everywhere(nvmf::controller::Target& target, const ConfigFil
                                       .port = place.port,
                                       .subnqn = subsystem.nqn,
                                       .namespace_selector = {}};
-      fmt::print("{}\n", uri.to_string());
+      std::puts(uri.to_string().c_str());
     }
   }
-  std::fflush(stdout);
+  nvmf::tools::flush_stdout("nvmf-target");  // it serves all the same
   return {};
 }
 

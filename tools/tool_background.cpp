@@ -83,7 +83,7 @@ int Reporter::relay(int fd, pid_t child) {
     if (text.ends_with('\n')) text.remove_suffix(1);
     const char kind = text.empty() ? '\0' : text.front();
     if (!text.empty()) text.remove_prefix(1);
-    if (kind == kPrint) fmt::print("{}\n", text);
+    if (kind == kPrint) std::puts(std::string(text).c_str());
     if (kind == kComplain) tools::complain(program_, text);
     if (kind == kExit) {
       int value = kExitFailure;
@@ -93,7 +93,8 @@ int Reporter::relay(int fd, pid_t child) {
   }
   std::free(line);
   std::fclose(in);
-  std::fflush(stdout);
+  flush_stdout(
+      program_);  // whether it serves does not depend on it: `nvmf list` shows what there is
   if (!status) {
     int how = 0;
     ::waitpid(child, &how, 0);
@@ -129,7 +130,7 @@ void Reporter::tell(char kind, std::string_view text) {
 
 void Reporter::print(std::string_view line) {
   if (background_) return tell(kPrint, line);
-  fmt::print("{}\n", line);
+  std::puts(std::string(line).c_str());
 }
 
 void Reporter::complain(std::string_view sentence) {
@@ -139,7 +140,7 @@ void Reporter::complain(std::string_view sentence) {
 
 void Reporter::ready() {
   if (!background_) {
-    std::fflush(stdout);
+    flush_stdout(program_);
     return;
   }
   ::prctl(PR_SET_PDEATHSIG, 0);

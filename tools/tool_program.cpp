@@ -18,6 +18,16 @@ void complain(std::string_view program, std::string_view sentence) {
   fmt::print(stderr, "{}: {}\n", program, sentence);
 }
 
+bool flush_stdout(std::string_view program) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return true;
+  if (errno != EPIPE) {
+    complain(program, fmt::format("cannot write to the standard output: {}",
+                                  errno != 0 ? std::strerror(errno) : "it failed before"));
+  }
+  return false;
+}
+
 namespace {
 
 /// Written before the alarm is set, read by its handler alone.

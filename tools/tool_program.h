@@ -18,6 +18,10 @@ inline constexpr int kExitUsage = 2;
 /// "PROGRAM: sentence" on stderr; the sentence must be fit to be shown.
 void complain(std::string_view program, std::string_view sentence);
 
+/// Writes out what stdout still has. False if that cannot be done, which is said, unless the reader
+/// of a pipe simply had enough.
+bool flush_stdout(std::string_view program);
+
 /// When that time has passed, this process says so on stderr and exits with 1, whatever its threads
 /// do: by SIGALRM, whose handler touches nothing of ours. To be called once, at the beginning of
 /// an end that has limits of its own, all of them shorter.

@@ -167,8 +167,8 @@ Result<RuntimeDir> RuntimeDir::open() {
     return open(std::string(xdg) + "/nvmf");
   }
   return fail(
-      "there is no runtime directory: set NVMF_RUNTIME_DIR to a directory of your own "
-      "(XDG_RUNTIME_DIR is not set either)",
+      "there is no runtime directory: set NVMF_RUNTIME_DIR to a directory of your own, for example "
+      "by export NVMF_RUNTIME_DIR=$HOME/.nvmf (XDG_RUNTIME_DIR is not set either)",
       ENOENT);
 }
 
@@ -186,11 +186,22 @@ Result<RuntimeDir> RuntimeDir::open(const std::string& path) {
   if (::stat(absolute.c_str(), &st) != 0) {
     return cannot("use the runtime directory", absolute, errno);
   }
-  if (!S_ISDIR(st.st_mode)) return cannot("use the runtime directory", absolute, ENOTDIR);
+  if (!S_ISDIR(st.st_mode)) {
+    return fail(fmt::format("the runtime directory {} is no directory: set NVMF_RUNTIME_DIR to "
+                            "another path",
+                            absolute),
+                ENOTDIR);
+  }
   // Whoever can write here could put a socket of his own in the place of ours.
-  if (st.st_uid != ::geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return fail(fmt::format("the runtime directory {} does not belong to this user alone: give it "
-                            "mode 0700, or set NVMF_RUNTIME_DIR to another",
+  if (st.st_uid != ::geteuid()) {
+    return fail(fmt::format("the runtime directory {} belongs to another user ({}): set "
+                            "NVMF_RUNTIME_DIR to a directory of your own",
+                            absolute, st.st_uid),
+                EPERM);
+  }
+  if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return fail(fmt::format("other users may write to the runtime directory {}: give it mode 0700, "
+                            "or set NVMF_RUNTIME_DIR to another",
                             absolute),
                 EPERM);
   }

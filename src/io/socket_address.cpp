@@ -46,6 +46,10 @@ Result<SocketAddress> numeric(const std::string& host, std::uint16_t port) {
   return address;
 }
 
+const char* too_many_files_hint(int code) {
+  return code == EMFILE ? ": this process may open no more files, `ulimit -n` allows more" : "";
+}
+
 /// What to try when the kernel refuses an option: only the interface and the source address depend
 /// on the machine.
 const char* option_hint(int code) {
@@ -126,7 +130,8 @@ Result<UniqueFd> make_socket(const SocketAddress& address) {
   UniqueFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) {
     const int code = errno;
-    return fail(fmt::format("cannot make a socket: {} ({})", std::strerror(code), code_name(code)),
+    return fail(fmt::format("cannot make a socket: {} ({}){}", std::strerror(code), code_name(code),
+                            too_many_files_hint(code)),
                 code);
   }
   return fd;

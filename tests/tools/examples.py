@@ -1,8 +1,9 @@
 """Examples in documents, run as their readers would run them.
 
 An example is lines of text: "$ " before a command, below it what it prints. A command that ends in
-" &" stays and prints the lines shown; "..." stands for any more lines, at the end of one for its rest. A command with <<'END' goes on
-to END. The ports 4420 and 4421 stand for free ones, /run/nvmf for a runtime directory of its own.
+" &" stays and prints the lines shown. "..." stands for any more lines, and at the end of a line for
+its rest. A command with <<'END' goes on to END. The ports 4420 and 4421 stand for free ones,
+/run/nvmf for a runtime directory of its own, $PWD for the folder where it all happens.
 """
 
 import os
@@ -110,8 +111,8 @@ class Place:
 
 
 def run_all(bin_folder, examples):
-    """Runs examples of one text, in order, in one place. Prints a line for each command; returns how
-    many went well and how many did not."""
+    """Runs examples of one text, in order, in one place. Prints a line for each command. Returns how
+    many went well, and how many did not."""
     passed = failed = 0
     with Place(bin_folder) as place:
         for command, shown in examples:

@@ -33,11 +33,11 @@ def run(*argv):
 class Help:
     """What --help lists: options as (short, long, value), operands, verbs."""
 
-    LINE = re.compile(r"  (-\w)?,?(--[\w-]+)?(?: ([A-Z][A-Z:]*))?(?: \.\.\.)?(?:\s{2,}|$| REQUIRED| )")
+    LINE = re.compile(r"  (-\w)?,?(--[\w-]+)?(?: ([A-Z][A-Z:]*))?(?: \.\.\.)?(?:\s|$)")
 
     def __init__(self, bin_folder, program, verb=None):
         done = run(bin_folder / program, *([verb] if verb else []), "--help")
-        check(done.returncode == 0, f"{program} {verb or ''} --help exits {done.returncode}: {done.stderr}")
+        check(done.returncode == 0, f"{program} {verb or ''} --help failed: {done}")
         self.options, self.refused, self.operands, self.verbs = set(), set(), set(), []
         group = ""
         for line in done.stdout.splitlines():
@@ -75,8 +75,8 @@ class Page:
                     self.verbs.add(part)
             elif line.startswith(".It Fl ") and section != "SYNOPSIS":
                 scope = part if part in verbs else ""
-                into = self.refused if part == REFUSED_SECTION else self.options.setdefault(scope, set())
-                into.add(self.option(line))
+                into = self.options.setdefault(scope, set())
+                (self.refused if part == REFUSED_SECTION else into).add(self.option(line))
             elif line.startswith(".It Ar ") and part == "Operands":
                 self.operands.add(line.split()[2])
             elif line.startswith(".It Li ") and section == "THE CONFIGURATION FILE":
@@ -131,7 +131,8 @@ class Page:
 
 def differ(what, shown, there):
     missing, extra = sorted(there - shown), sorted(shown - there)
-    check(not missing and not extra, f"{what}: the page lacks {missing}; it has {extra}, which there is not")
+    check(not missing and not extra,
+          f"{what}: the page lacks {missing}; it has {extra}, which there is not")
 
 
 def check_options(page, program, helps):
@@ -159,12 +160,13 @@ def check_lint(path):
              if not any(text in line for text in NOT_THE_PAGE)]
     check(not found, "\n".join(found))
     for name in re.findall(r"^\.Xr (nvmf\S*) 1", path.read_text(), re.MULTILINE):
-        check((path.parent / f"{name}.1").exists(), f"{path} refers to {name}(1), which there is not")
+        check((path.parent / f"{name}.1").exists(), f"{path} refers to {name}(1), which is missing")
 
 
 def check_version(bin_folder, program):
     done = run(bin_folder / program, "--version")
-    check(done.returncode == 0 and re.fullmatch(rf"{program} \d+\.\d+\.\d+\n", done.stdout), f"{done}")
+    check(done.returncode == 0 and re.fullmatch(rf"{program} \d+\.\d+\.\d+\n", done.stdout),
+          f"{done}")
 
 
 def check_examples(bin_folder, page):

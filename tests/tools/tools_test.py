@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -103,7 +104,7 @@ def background(new):
         copies_back(scene, exports["nvmf0n1"])
         copies_back(scene, exports["nvmf0n2"])
         shown = json.loads(scene.run("nbdinfo", "--json", exports["nvmf0n2"]).must_succeed().out)
-        check(shown["exports"][0]["block_size_minimum"] == 4096, f"nbdinfo says {shown}")
+        check(shown["exports"][0]["block_size_minimum"] == 1, f"nbdinfo says {shown}")
         listed = scene.listed()
         connection = listed["Connections"][0]
         check(connection["state"] == "live" and connection["subnqn"] == NQN, f"{connection}")
@@ -291,6 +292,7 @@ def names(new):
         scene.refused("nvmf", "disconnect", "disk", says="no connection disk")
         scene.refused("nvmf", "disconnect", "nvmf1n1", says="is a namespace of the connection nvmf1")
         scene.refused("nvmf", "disconnect", "-n", "nqn.other", says="nqn.other")
+        scene.refused("nvmf", "disconnect", "", says="use 1 to 64 letters")
         scene.run("nvmf", "disconnect-all").must_succeed()
         scene.nothing_left_but_the_target()
         scene.run("nvmf", "disconnect", "--all").must_succeed()
@@ -398,6 +400,8 @@ def bad_input(new):
                            ([uri, "--name", "a", "--name", "b"], "--name is given more than once"),
                            ([uri, "-Q", "99999999999"], "99999999999 is too large for --queue-size"),
                            ([uri, "--name", "a.nbd"], "must not end in .nbd"),
+                           ([uri, "--run", ""], "--run: what stands after it is empty"),
+                           ([uri, "--name", ""], "--name: what stands after it is empty"),
                            ([uri, "--nbd", "unix:/" + 110 * "x"], "choose a shorter one"),
                            ([f"nvme+tcp://{host}:{port}"], "names the discovery subsystem, or none")):
             scene.refused("nvmf-connect", *argv, status=2, says=says)
@@ -437,7 +441,8 @@ def bad_input(new):
                 (["-f", "nosuch0"], "`ip link` shows the interfaces")):
             scene.refused("nvmf-connect", uri, *options, says=says)
         deep = scene.space.path("deep" + 40 * "x")
-        done = scene.run("nvmf-connect", uri, "--name", 50 * "n", environment={"NVMF_RUNTIME_DIR": deep})
+        done = scene.run("nvmf-connect", uri, "--name", 50 * "n",
+                         environment={"NVMF_RUNTIME_DIR": deep})
         check(done.status == 1 and "give a shorter --name" in done.err, f"{done}")
         busy = scene.space.path("busy")
         with socket.socket(socket.AF_UNIX) as other:
@@ -448,6 +453,47 @@ def bad_input(new):
         with open(taken) as file:
             check(file.read() == "keep me", "a file in the way must not be harmed")
         scene.nothing_left_but_the_target()
+
+
+def output_that_goes_nowhere(new):
+    """A full disk is said; a reader that had enough is no news."""
+    with new() as scene:
+        nvmf = scene.space.program("nvmf")
+        for words in ("list", f"id-ctrl {scene.uri} -o json", f"id-ctrl {scene.uri} -b", "help"):
+            done = scene.run("sh", "-c", f"{nvmf} {words} > /dev/full")
+            check(done.status == 1 and "No space left" in done.err, f"{done}")
+        done = scene.run("bash", "-c", f"{nvmf} id-ctrl {scene.uri} -o json | true; "
+                                       'exit "${PIPESTATUS[0]}"')
+        check(done.status in (0, 1) and done.err == "", f"{done}")
+        done = scene.run("sh", "-c", scene.space.program("nvmf-connect") + f" {scene.uri} > /dev/full")
+        check(done.status == 0 and "No space left" in done.err, f"{done}")
+        check(len(scene.listed()["Connections"]) == 1, "it serves all the same")
+
+
+def runtime_directories(new):
+    """The place of the sockets: made where it can be, refused with what to do elsewhere."""
+    with new(target=False) as scene:
+        def refused(says, **environment):
+            done = scene.run("nvmf", "list", environment=environment)
+            check(done.status == 1 and says in done.err and done.err.count("\n") == 1, f"{done}")
+        file = scene.space.path("file")
+        open(file, "w").close()
+        refused("is no directory: set NVMF_RUNTIME_DIR", NVMF_RUNTIME_DIR=file)
+        refused("cannot make the runtime directory /no/such", NVMF_RUNTIME_DIR="/no/such")
+        shared = scene.space.path("shared")
+        os.mkdir(shared)
+        os.chmod(shared, 0o777)
+        refused("give it mode 0700", NVMF_RUNTIME_DIR=shared)
+        if os.geteuid() != 0:
+            refused("belongs to another user (0)", NVMF_RUNTIME_DIR="/etc")
+            refused("export NVMF_RUNTIME_DIR=", NVMF_RUNTIME_DIR="", XDG_RUNTIME_DIR="")
+        else:
+            os.chown(shared, 65534, 65534)
+            os.chmod(shared, 0o700)
+            refused("belongs to another user (65534)", NVMF_RUNTIME_DIR=shared)
+            shutil.rmtree(shared)
+        scene.run("nvmf", "list", environment={"NVMF_RUNTIME_DIR": shared + "2"}).must_succeed()
+        check(os.stat(shared + "2").st_mode & 0o777 == 0o700, "a directory is made with mode 0700")
 
 
 def bad_target(new):
@@ -573,8 +619,8 @@ def interrupted_parent(new):
 ALL = [background, foreground_and_sigterm, several_exports, logs, verbose, nvme_cli_options,
        both_spellings, run_command, ignoring_command, read_only,
        identify, names, killed_connection, lost_target, hanging_target, keep_alive_notices_silence,
-       bad_input, bad_target, refused_host, other_protocol, no_namespaces, hanging_control_client,
-       stopped_connection, interrupted_parent]
+       bad_input, output_that_goes_nowhere, runtime_directories, bad_target, refused_host,
+       other_protocol, no_namespaces, hanging_control_client, stopped_connection, interrupted_parent]
 
 
 def main():
