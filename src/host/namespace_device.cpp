@@ -228,7 +228,10 @@ std::uint64_t NamespaceDevice::build(IoCommand& command, BlockRequest& r) const 
 }
 
 NamespaceDevice::Piece NamespaceDevice::next_piece(const BlockRequest& r) const {
-  if (r.slot == kNoSlot) return {r.data + r.issued_bytes, blocks_left(r)};
+  const auto in_place = [&r](std::uint64_t index) {
+    return r.data != nullptr ? r.data + index : nullptr;  // nothing to send of zeroes
+  };
+  if (r.slot == kNoSlot) return {in_place(r.issued_bytes), blocks_left(r)};
   const BounceSlots& slots = r.op == BlockOp::read ? reads_ : writes_;
   const BlockCover c = cover(r);
   const std::uint64_t lba = next_lba(r);
@@ -237,8 +240,7 @@ NamespaceDevice::Piece NamespaceDevice::next_piece(const BlockRequest& r) const 
     return {slots.head(r.slot), c.whole() == 0 && c.tail() ? 2u : 1u, true};
   }
   if (lba >= c.whole_end) return {slots.tail(r.slot), 1, true};
-  std::byte* const data = r.data + ((lba << ns_->block_shift) - r.offset_bytes);
-  return {r.op == BlockOp::write_zeroes ? nullptr : data, c.whole_end - lba};
+  return {in_place((lba << ns_->block_shift) - r.offset_bytes), c.whole_end - lba};
 }
 
 std::uint64_t NamespaceDevice::build_transfer(IoCommand& command, BlockRequest& r,
