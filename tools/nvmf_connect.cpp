@@ -3,6 +3,7 @@
 // Exit status: 0 when it serves in the background, or was asked to end; the command's with --run; 1
 // when something was refused or the connection was lost; 2 for bad usage.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -21,6 +22,10 @@ namespace {
 
 using namespace nvmf;
 using namespace nvmf::tools;
+
+/// What a client's session needs (frontends/nbd) is a mapping of its own, which goes back to the
+/// system with the client: two hundred that came and went leave no holes behind.
+constexpr int kMappedFromBytes = 32 * 1024;
 
 /// Takes the name, and refuses a second connection of this host to the same controller's address:
 /// two of them would be two writers.
@@ -86,6 +91,7 @@ Result<int> serve(ConnectOptions options, Reporter& reporter) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ::mallopt(M_MMAP_THRESHOLD, kMappedFromBytes);
   ConnectOptions options;
   if (const auto status = parse_connect_options(argc, argv, options)) return *status;
   std::signal(SIGPIPE, SIG_IGN);

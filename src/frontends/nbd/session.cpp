@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "nvme/check.h"
 
@@ -140,17 +141,14 @@ void Session::begin_transmission() {
   structured_ = negotiation_.structured();
   piece_bytes_max_ = std::min(kPieceBytesMax, device_->info().transfer_bytes_max);
   reserve_.open(buffers_.arena());
-  slots_ = std::make_unique<Slot[]>(kRequestsMax);
+  tables_ = std::make_unique<Tables>();
   for (std::size_t i = kRequestsMax; i-- > 0;) {
-    slots_[i].session = this;
-    slots_[i].complete = &Session::on_complete;
-    slots_[i].next_slot = free_;
-    free_ = &slots_[i];
-  }
-  requests_ = std::make_unique<Request[]>(kRequestsMax);
-  for (std::size_t i = kRequestsMax; i-- > 0;) {
-    requests_[i].next_free = free_requests_;
-    free_requests_ = &requests_[i];
+    Slot& slot = tables_->slots[i];
+    slot.session = this;
+    slot.complete = &Session::on_complete;
+    slot.next_slot = std::exchange(free_, &slot);
+    Request& request = tables_->requests[i];
+    request.next_free = std::exchange(free_requests_, &request);
   }
 }
 
@@ -252,8 +250,8 @@ void Session::forget_requests() {
   current_ = nullptr;
   filling_ = nullptr;
   first_reply_ = last_reply_ = nullptr;
-  for (std::size_t i = 0; slots_ != nullptr && i < kRequestsMax; ++i) {
-    Slot& slot = slots_[i];
+  if (tables_ == nullptr) return;
+  for (Slot& slot : tables_->slots) {
     if (slot.request == nullptr) continue;
     slot.queued = false;
     if (!slot.in_device) {
@@ -271,8 +269,8 @@ void Session::stop() {
 
 void Session::cut() {
   if (closed_ || finishing_) return;
-  for (std::size_t i = 0; slots_ != nullptr && i < kRequestsMax; ++i) {
-    Slot& slot = slots_[i];
+  for (std::size_t i = 0; tables_ != nullptr && i < kRequestsMax; ++i) {
+    Slot& slot = tables_->slots[i];
     if (!slot.in_device || slot.request->answered) continue;
     slot.request->answered = true;
     // A reply that has begun can only be broken off.

@@ -225,9 +225,13 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   Slot* last_reply_ = nullptr;
   std::size_t reply_sent_ = 0;  // bytes of first_reply_
 
-  std::unique_ptr<Slot[]> slots_;
+  /// In one piece, and made when the negotiation is over.
+  struct Tables {
+    std::array<Slot, kRequestsMax> slots;
+    std::array<Request, kRequestsMax> requests;
+  };
+  std::unique_ptr<Tables> tables_;
   Slot* free_ = nullptr;
-  std::unique_ptr<Request[]> requests_;
   Request* free_requests_ = nullptr;
   std::size_t requests_in_use_ = 0;
   std::size_t in_device_ = 0;
