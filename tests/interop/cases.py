@@ -25,6 +25,7 @@ PACKAGE_OF_PROGRAM = {
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "fio": "fio",
+    "tshark": "tshark",
     "apt-get": "apt",
     "dpkg": "dpkg",
     "ldd": "libc-bin",
