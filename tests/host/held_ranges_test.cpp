@@ -203,7 +203,19 @@ TEST_F(HeldRanges, OverlappingRangesAskedForAtOnceOnAllReactors) {
   EXPECT_EQ(holds_in_force(), 0u);
 }
 
-TEST_F(HeldRanges, WithNothingHeldNothingIsPostedAndReadsNeverWait) {
+TEST_F(HeldRanges, WholeBlocksPostNothing) {
+  connect(3);
+  std::vector<std::byte> blocks = filled(5 * kBlock, 1);
+  for (std::size_t i = 0; i < 30; ++i) {
+    const BlockOp ops[] = {BlockOp::write, BlockOp::write_zeroes, BlockOp::deallocate};
+    submit(i % 3, ops[i % 3], i * kBlock, blocks);
+  }
+  loop.run_for(seconds(1));
+  all_answered_once(0);
+  EXPECT_EQ(posts(), 0u);
+}
+
+TEST_F(HeldRanges, ReadsNeverWaitNorWhatIsBeside) {
   connect(2);
   set_latency(0, milliseconds(10));
   std::vector<std::byte> piece = filled(100, 1);

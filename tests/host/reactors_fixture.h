@@ -79,6 +79,12 @@ class ReactorsTest : public HostTest {
     }
     return sum;
   }
+  /// What the holds have posted, to all reactors together.
+  [[nodiscard]] std::size_t posts() const {
+    std::size_t sum = 0;
+    for (const auto& l : post_loops_) sum += l->posts;
+    return sum;
+  }
   std::vector<std::byte>& disk() { return target.namespaces.at(1).bytes; }
 
   std::vector<std::unique_ptr<host::QueueGroup>> groups_;
