@@ -199,6 +199,19 @@ TEST(Limits, EachClientHasItsReserveWhenAllElseIsTaken) {
     }
     EXPECT_EQ(client.received.size(), structured ? 4 * kMiB + 64 * 28 : 4 * kMiB + 32);
     client.received.clear();
+    // In one chunk all the same, where that was asked for: with its end behind it.
+    if (structured) {
+      client.request(Command::read, 23, 0, kMiB, kDf);
+      while (!world.device.pending.empty()) {
+        world.device.complete();
+        client.receive();
+      }
+      const Bytes reply = client.taken();
+      ASSERT_EQ(reply.size(), 28 + kMiB + 20);
+      EXPECT_EQ(ChunkHeader::decode(reply.data())->length, 8 + kMiB);
+      EXPECT_EQ(ChunkHeader::decode(reply.data())->flags, 0);
+      EXPECT_EQ(ChunkHeader::decode(reply.data() + 28 + kMiB)->type, ChunkType::none);
+    }
     const Bytes write = request(Command::write, 22, 0, kMiB, kMiB);
     std::size_t sent = client.send(write);
     while (!world.device.pending.empty()) {
