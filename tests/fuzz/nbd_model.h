@@ -46,6 +46,7 @@ class NbdModel {
     std::uint32_t length = 0;
     std::uint64_t covered_bytes = 0;  // by chunks so far
     bool failed = false;
+    bool padded = false;  // a chunk was not all the device's bytes
   };
   void take(Bytes& from, std::size_t n) {
     from.erase(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(n));
@@ -190,7 +191,9 @@ class NbdModel {
     take(in_, nbd::ChunkHeader::kBytes + chunk->length);
     if ((chunk->flags & nbd::kChunkDone) != 0) {
       const Request& r = found->second;
-      if (r.command == nbd::Command::read && !r.failed) NVMF_CHECK(r.covered_bytes == r.length);
+      if (r.command == nbd::Command::read && !r.failed) {
+        NVMF_CHECK(r.covered_bytes == r.length && !r.padded);
+      }
       finish(found);
     }
     return true;
@@ -207,7 +210,13 @@ class NbdModel {
         const std::uint64_t offset = load_be64(p);
         const std::uint32_t length = chunk.length - 8;
         NVMF_CHECK(offset >= r.offset && offset + length <= r.offset + r.length);
-        check_content(offset, nbd::ChunkHeader::kBytes + 8, length);
+        // The rest of a chunk that was begun before an error is padded with zeroes; the error is
+        // said behind it.
+        if ((chunk.flags & nbd::kChunkDone) == 0) {
+          r.padded |= is_padded(offset, nbd::ChunkHeader::kBytes + 8, length);
+        } else {
+          check_content(offset, nbd::ChunkHeader::kBytes + 8, length);
+        }
         r.covered_bytes += length;
         return;
       }
@@ -227,6 +236,17 @@ class NbdModel {
       default:
         NVMF_CHECK(false);
     }
+  }
+
+  /// Whether there is a byte that is not the device's; then it is zero.
+  bool is_padded(std::uint64_t offset, std::size_t at, std::uint32_t length) const {
+    bool padded = false;
+    for (std::uint32_t i = 0; i < length; ++i) {
+      if (in_[at + i] == content(offset + i)) continue;
+      NVMF_CHECK(in_[at + i] == std::byte{0});
+      padded = true;
+    }
+    return padded;
   }
 
   void check_content(std::uint64_t offset, std::size_t at, std::uint32_t length) const {
