@@ -1,0 +1,78 @@
+"""A workspace with a target in it, for the tests of the programs."""
+
+import json
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
+import cases  # noqa: E402
+import programs  # noqa: E402
+from cases import check  # noqa: E402
+
+NQN = "nqn.2024-05.org.example:tools"
+
+
+class Scene:
+    """A workspace with a target in it."""
+
+    def __init__(self, bin_folder, io, target=True, namespaces=("memory:64M",), options=()):
+        self.space = programs.Workspace(bin_folder, io)
+        self.target = None
+        if target:
+            arguments = [word for n in namespaces for word in ("--namespace", n)]
+            self.target = programs.Target(self.space, {NQN: [*arguments, *options]})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.target:
+            self.target.kill()
+        self.space.__exit__()
+
+    @property
+    def uri(self):
+        return self.target.uris[NQN]
+
+    def run(self, *argv, **named):
+        return self.space.run(*argv, **named)
+
+    def connect(self, *options):
+        """A connection in the background: name of each namespace to its NBD URI."""
+        done = self.run("nvmf-connect", self.uri, *options).must_succeed()
+        lines = [programs.NAMESPACE_LINE.match(line) for line in done.out.splitlines()]
+        check(lines and all(lines), f"nvmf-connect printed {done.out!r}")
+        return {line[1]: line[2] for line in lines}
+
+    def refused(self, *argv, status=1, says="", within=15):
+        """The command must fail with that status and one clear sentence."""
+        done = self.run(*argv)
+        check(done.status == status, f"`{done.command}` exited {done.status}, not {status}: "
+                                     f"{done.err}{done.out}")
+        check(says in done.err, f"`{done.command}` said {done.err!r} instead of …{says}…")
+        check(done.seconds < within, f"`{done.command}` took {done.seconds:.1f} s")
+        check(status != 1 or done.err.count("\n") == 1, f"more than one sentence: {done.err!r}")
+        return done
+
+    def listed(self):
+        return json.loads(self.run("nvmf", "list", "-o", "json").must_succeed().out)
+
+    def pid(self, name):
+        for connection in self.listed()["Connections"]:
+            if connection["name"] == name:
+                return connection["pid"]
+        raise cases.Failed(f"{name} is not listed")
+
+    def log(self, name):
+        with open(os.path.join(self.space.runtime, name + ".log")) as text:
+            return text.read()
+
+    def wait_gone(self, pid, seconds):
+        cases.wait_until(lambda: not programs._running(pid), seconds, f"the end of process {pid}")
+
+    def nothing_left_but_the_target(self):
+        left = [pid for pid in self.space.processes()
+                if self.target is None or pid != self.target.process.pid]
+        check(not left, f"processes are left: {left}")
+        check(not self.space.sockets(), f"sockets are left: {self.space.sockets()}")
