@@ -87,7 +87,11 @@ class Game final : public transport::HostQpairEvents {
       NVMF_CHECK(c.data[i] == pattern(c.seed, i));
     }
     if (c.delivery != Delivery::answered || !c.cqe.status.ok()) return;
-    if (reads) NVMF_CHECK(c.received_bytes == c.data_bytes);
+    if (!reads) return;
+    NVMF_CHECK(c.received_bytes == c.data_bytes);
+    for (std::uint32_t i = 0; i < c.data_bytes && !raw_; ++i) {
+      NVMF_CHECK(c.data[i] == (pattern(c.seed, i) ^ std::byte{1}));
+    }
   }
 
   void set_up() {

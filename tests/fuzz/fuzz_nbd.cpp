@@ -71,16 +71,6 @@ class Device final : public host::BlockDevice {
   host::BlockInfo info_;
 };
 
-/// Memory that is soon used up: a few chunks and, where an arena has them, one client's reserve.
-template <class Arena>
-std::unique_ptr<Arena> small_arena(std::size_t chunks) {
-  if constexpr (std::is_constructible_v<Arena, std::size_t, std::size_t>) {
-    return std::make_unique<Arena>(chunks * Arena::kChunkBytes + (64u << 10), 1u);
-  } else {
-    return std::make_unique<Arena>(chunks * Arena::kChunkBytes);
-  }
-}
-
 class Game final : public nbd::SessionOwner {
  public:
   explicit Game(Input input) : in_(input) {}
@@ -100,7 +90,9 @@ class Game final : public nbd::SessionOwner {
  private:
   void set_up() {
     const std::uint8_t how = in_.u8();
-    arena_ = small_arena<nbd::BufferArena>(std::size_t{how} % 4 + 2);
+    // Memory that is soon used up: a few chunks, and one client's reserve.
+    arena_ = std::make_unique<nbd::BufferArena>(
+        (std::size_t{how} % 4 + 2) * nbd::BufferArena::kChunkBytes + nbd::kReserveBytes, 1u);
     pool_ = std::make_unique<nbd::BufferPool>(*arena_, loop_);
     exports_.add(nbd::make_export({&plain_}));
     exports_.add(nbd::make_export({&small_}));
