@@ -54,6 +54,7 @@ TEST_F(HostileController, ZeroInCapsuleSizeSendsNoDataInACapsule) {
   submit(c);
   EXPECT_EQ(peer.pdus().back().size(), kCapsuleCmdBytes);
   EXPECT_EQ(c.sqe.sgl.type, nvme::kSglTransportDataBlock);
+  finish(c);
 }
 
 TEST_F(HostileController, ConnectDataIsInTheCapsuleWhateverItsSizeMayBe) {
@@ -64,6 +65,7 @@ TEST_F(HostileController, ConnectDataIsInTheCapsuleWhateverItsSizeMayBe) {
   submit(c);
   EXPECT_EQ(peer.pdus().back().size(), kCapsuleCmdBytes + nvme::kConnectDataBytes);
   EXPECT_EQ(c.sqe.sgl.type, nvme::kSglDataBlockOffset);
+  finish(c);
 }
 
 TEST_F(HostileController, DigestsWithoutInCapsuleData) {
@@ -120,6 +122,7 @@ TEST_F(HostileController, CpdaOf31IsObeyed) {
   const Bytes pdu = peer.pdus().back();
   EXPECT_EQ(load_u8(pdu.data() + 3), 128u);
   EXPECT_EQ(pdu.size(), 128u + 512);
+  finish(c);
 }
 
 TEST_F(HostileController, CpdaBeyond31) {

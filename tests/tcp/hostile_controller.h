@@ -59,6 +59,11 @@ class HostileController : public ::testing::Test {
     const Bytes pdu = peer.pdus().back();
     return nvme::Sqe::decode(std::span(pdu).subspan<8, 64>()).cid;
   }
+  /// Ends a command that a test has seen enough of, before it goes.
+  void finish(Command& c) {
+    peer.send(capsule_resp_bytes(c.sqe.cid, nvme::StatusCode::internal_error));
+    ASSERT_TRUE(loop.run_until([&] { return c.completions == 1; }, 10s));
+  }
   void expect_term_req(Fes fes, std::uint32_t fei) {
     ASSERT_TRUE(loop.run_until([&] { return peer.term_req().has_value(); }, 10s));
     EXPECT_EQ(peer.term_req()->fes, fes);
