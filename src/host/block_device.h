@@ -41,6 +41,7 @@ struct BlockRequest {
   std::uint8_t whereabouts = 0;
   std::uint8_t slot = 0;
   std::uint8_t fence = 0;
+  bool maybe_executed = false;
 };
 
 struct BlockInfo {

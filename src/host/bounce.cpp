@@ -22,19 +22,27 @@ BlockCover BlockCover::of(std::uint64_t offset_bytes, std::uint64_t length_bytes
 BounceSlots::BounceSlots(std::size_t slots, unsigned block_shift)
     : shift_(block_shift),
       requests_(slots),
+      lost_(slots),
       memory_(std::make_unique_for_overwrite<std::byte[]>((slots * 2) << block_shift)) {
   NVMF_CHECK(slots < kNoSlot);
 }
 
 std::uint8_t BounceSlots::take(BlockRequest& request) {
-  const auto free = std::ranges::find(requests_, nullptr);
-  if (free == requests_.end()) return kNoSlot;
-  *free = &request;
-  return static_cast<std::uint8_t>(free - requests_.begin());
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    if (requests_[i] != nullptr || lost_[i]) continue;
+    requests_[i] = &request;
+    return static_cast<std::uint8_t>(i);
+  }
+  return kNoSlot;
 }
 
 void BounceSlots::put(std::uint8_t slot) {
   requests_[slot] = nullptr;
+}
+
+void BounceSlots::lose(std::uint8_t slot) {
+  requests_[slot] = nullptr;
+  lost_[slot] = true;
 }
 
 std::byte* BounceSlots::head(std::size_t slot) const {

@@ -42,8 +42,10 @@ class BounceSlots {
   /// A free slot for the request, or kNoSlot.
   std::uint8_t take(BlockRequest& request);
   void put(std::uint8_t slot);
+  /// It belongs to nobody any more and is never given out again.
+  void lose(std::uint8_t slot);
   [[nodiscard]] std::size_t size() const { return requests_.size(); }
-  /// Who has it; nullptr if it is free.
+  /// Who has it; nullptr if nobody has.
   [[nodiscard]] BlockRequest* request(std::size_t slot) const { return requests_[slot]; }
   [[nodiscard]] std::byte* head(std::size_t slot) const;
   [[nodiscard]] std::byte* tail(std::size_t slot) const;
@@ -62,6 +64,7 @@ class BounceSlots {
 
   unsigned shift_;
   std::vector<BlockRequest*> requests_;
+  std::vector<bool> lost_;
   std::unique_ptr<std::byte[]> memory_;
 };
 

@@ -86,6 +86,7 @@ void NamespaceDevice::submit(BlockRequest& request) {
   request.whereabouts = kPlain;
   request.slot = kNoSlot;
   request.fence = kNoSlot;
+  request.maybe_executed = false;
   request.next = nullptr;
   if (group_.shut_error() != 0) return group_.complete_later(request, group_.shut_error());
   if (const int error = check(request)) return group_.complete_later(request, error);
@@ -322,7 +323,12 @@ int NamespaceDevice::outcome(const IoCommand& command) {
   const bool answered = command.delivery == transport::Delivery::answered;
   if (answered && command.cqe.status.ok()) return 0;
   // The end of a queue is told once, by its owner.
-  if (!answered) return EIO;
+  if (!answered) {
+    BlockRequest& r = *command.request;
+    const bool changes = changes_data(r.op) && !is_flush(r) && r.stage != kStageReadEnds;
+    if (changes && command.delivery == transport::Delivery::unanswered) r.maybe_executed = true;
+    return EIO;
+  }
   std::uint64_t suppressed = 0;
   if (group_.log_limiter().admit(group_.loop().now(), suppressed)) {
     log(LogLevel::warning,
@@ -361,8 +367,17 @@ void NamespaceDevice::finish(BlockRequest& r) {
 }
 
 /// Who is told of the end may begin something else at once: so the request's owner is the last.
+///
+/// What was sent and never answered may still be executed: nobody may write there again over this
+/// association, which is about to end as a whole, though other reactors may not know it yet. So its
+/// range is not given back; who waits for it is answered by shut().
 void NamespaceDevice::end(BlockRequest& r) {
   const std::uint8_t whereabouts = std::exchange(r.whereabouts, kPlain);
+  if (r.maybe_executed && whereabouts == kHasBounce) {
+    writes_.lose(std::exchange(r.slot, kNoSlot));
+    return r.complete(r);
+  }
+  if (r.maybe_executed && whereabouts == kAdmitted) holds_.fence(range_of(r));
   if (whereabouts == kAdmitted) holds_.finished(r);
   if (whereabouts == kHasBounce) release_slot(r);
   r.complete(r);

@@ -406,6 +406,54 @@ TEST_P(HeldRangesEnds, LossAnswersEverythingOnce) {
   }
 }
 
+// The write of a read-modify-write was sent and never answered: it may be executed at any time,
+// with the other bytes of its block as they were. Nobody may change these over what is left of the
+// association.
+TEST_F(HeldRanges, NobodyGetsTheRangeOfAReadModifyWriteThatMayStillBeExecuted) {
+  connect(2);
+  set_latency(0, milliseconds(10));
+  std::vector<std::byte> piece = filled(100, 1);
+  std::vector<std::byte> whole = filled(kBlock, 2);
+  Request& lost = write(0, 1000, piece);
+  loop.run_for(milliseconds(22));  // its read was answered, its write is on the way
+  Request& modify = write(1, 2000, piece);
+  Request& plain = write(1, 0, whole);
+  loop.run_for(milliseconds(1));
+  loop.links().at(1)->cut();
+  loop.run_for(seconds(1));
+  ASSERT_TRUE(lost.done());
+  EXPECT_EQ(lost.error, EIO);
+  EXPECT_FALSE(modify.done());
+  EXPECT_FALSE(plain.done());
+  Request& later = write(1, 3000, piece);
+  loop.run_for(seconds(1));
+  EXPECT_FALSE(later.done());
+  disconnect();
+  for (const Request* r : {&modify, &plain, &later}) EXPECT_EQ(r->error, EIO);
+}
+
+TEST_F(HeldRanges, NobodyGetsTheRangeOfAWriteThatMayStillBeExecuted) {
+  connect(2);
+  set_latency(0, milliseconds(10));
+  std::vector<std::byte> piece = filled(100, 1);
+  std::vector<std::byte> whole = filled(kBlock, 2);
+  Request& lost = write(0, 0, whole);
+  loop.run_for(milliseconds(2));
+  Request& modify = write(1, 2000, piece);
+  loop.run_for(milliseconds(1));
+  loop.links().at(1)->cut();
+  loop.run_for(seconds(1));
+  ASSERT_TRUE(lost.done());
+  EXPECT_EQ(lost.error, EIO);
+  EXPECT_FALSE(modify.done());
+  Request& again = write(1, 0, whole);
+  loop.run_for(seconds(1));
+  EXPECT_FALSE(again.done());
+  disconnect();
+  EXPECT_EQ(modify.error, EIO);
+  EXPECT_EQ(again.error, EIO);
+}
+
 TEST_F(HeldRanges, ShutSaysTheErrnoOfWhatWaits) {
   connect(2);
   set_latency(0, milliseconds(10));

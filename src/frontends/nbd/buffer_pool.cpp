@@ -121,6 +121,12 @@ BufferPool::~BufferPool() {
   NVMF_CHECK(used_pages_ == 0 && first_ == nullptr);
 }
 
+void BufferPool::stop() {
+  NVMF_CHECK(used_pages_ == 0 && first_ == nullptr);
+  retry_.cancel();
+  discard_.cancel();
+}
+
 std::size_t BufferPool::free_bytes() const {
   const auto held = static_cast<std::size_t>(std::popcount(held_));
   return arena_.free_chunks() * BufferArena::kChunkBytes +

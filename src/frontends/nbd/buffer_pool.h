@@ -120,6 +120,9 @@ class BufferPool {
 
   [[nodiscard]] BufferArena& arena() const { return arena_; }
   [[nodiscard]] transport::Loop& loop() const { return loop_; }
+  /// No more timers, on this thread: the pool may then be destroyed on another. Empty, and nobody
+  /// waits.
+  void stop();
   [[nodiscard]] std::size_t used_bytes() const { return used_pages_ * kPageBytes; }
   /// What this thread could still get, if it were in one run.
   [[nodiscard]] std::size_t free_bytes() const;

@@ -79,6 +79,7 @@ class Server::Worker final : public SessionOwner {
 
   void report() {
     grace_.cancel();
+    buffers_.stop();  // the server may be destroyed on another thread once all have reported
     // Posted even on the same thread: the caller may be a session's last call.
     server_.loops_.front()->post([&server = server_] { server.worker_stopped(); });
   }

@@ -9,6 +9,13 @@
 #include "nvme/check.h"
 
 namespace nvmf::nbd {
+namespace {
+
+bool changes_data(const host::BlockRequest& request) {
+  return request.op != host::BlockOp::read && request.op != host::BlockOp::flush;
+}
+
+}  // namespace
 
 Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buffers,
                  Counters& counters, SessionOwner& owner)
@@ -89,6 +96,7 @@ void Session::recv_advance(std::size_t bytes) {
   fill_ += bytes;
   NVMF_CHECK(fill_ <= kStagingBytes);
   parse();
+  pass_on();  // pieces of a WRITE that has failed are let go as they come
 }
 
 // Runs when bytes came and when a stall is over: at neither time is a place named to the stream.
@@ -174,6 +182,7 @@ void Session::resume() {
   stalled_ = false;
   parse();
   stream_->wake();
+  maybe_finish();  // the READ that kept the session open may be cut to its end now
 }
 
 std::size_t Session::send_vectors(std::span<iovec> out) {
@@ -256,7 +265,7 @@ void Session::forget_requests() {
     slot.queued = false;
     if (!slot.in_device) {
       release(slot);
-    } else if (slot.op != host::BlockOp::read && slot.op != host::BlockOp::flush) {
+    } else if (changes_data(slot)) {
       device_->abandon(slot);
     }
   }
@@ -273,6 +282,7 @@ void Session::cut() {
     Slot& slot = tables_->slots[i];
     if (!slot.in_device || slot.request->answered) continue;
     slot.request->answered = true;
+    if (changes_data(slot)) device_->abandon(slot);
     // A reply that has begun can only be broken off.
     if (slot.request->begun) continue;
     answer(slot, {WireError::eshutdown, "The server is shutting down"});
