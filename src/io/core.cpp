@@ -156,7 +156,8 @@ void ReactorCore::notify() {
 }
 
 Duration ReactorCore::patience() {
-  if (spin_ || !dirty_.empty() || has_tasks_.load(std::memory_order_acquire)) return Duration::zero();
+  if (spin_ || !dirty_.empty() || has_tasks_.load(std::memory_order_acquire))
+    return Duration::zero();
   const auto next = timers_.next();
   if (!next) return Duration(-1);
   return std::max(*next - clock(), Duration::zero());
