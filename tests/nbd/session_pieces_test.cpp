@@ -296,6 +296,18 @@ TEST_F(Pieces, StopDuringALargeWriteAndALargeRead) {
   EXPECT_EQ(chunks_of(reply).back().header.flags, kChunkDone);
 }
 
+// What the stop waited for is over when the last piece has been sent: nobody need be cut off then.
+TEST_F(Pieces, StopDuringAReadThatIsOneMessageEndsWithIt) {
+  client.go();
+  client.request(Command::read, 7, 0, 30 * kMiB);
+  world.device.complete(0);
+  client.session->stop();
+  EXPECT_FALSE(client.stream->finished);
+  serve(client, never);
+  EXPECT_EQ(client.taken().size(), 16u + 30 * kMiB);
+  EXPECT_TRUE(client.stream->finished);
+}
+
 TEST_F(Pieces, CutBreaksOffWhatHasBegunAndAnswersTheRest) {
   client.go();
   client.request(Command::read, 7, 0, 30 * kMiB);
