@@ -330,6 +330,51 @@ TEST_F(Pieces, CutBreaksOffWhatHasBegunAndAnswersTheRest) {
   EXPECT_EQ(world.pool.used_bytes(), 0u);
 }
 
+// The device holds what a request covers that is not whole blocks: so the ends come by themselves.
+TEST_F(Pieces, ZeroesThatBeginAndEndWithinABlockComeInParts) {
+  world.device.change().block_bytes = 4096;
+  client.go();
+  client.request(Command::write_zeroes, 7, 1000, 40 * kMiB, kFua | kNoHole | kFastZero);
+  ASSERT_EQ(world.device.pending.size(), 3u);
+  const std::array<std::uint64_t, 4> borders{1000, 4096, 40 * kMiB, 40 * kMiB + 1000};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const host::BlockRequest& part = *world.device.pending[i];
+    EXPECT_EQ(part.offset_bytes, borders[i]);
+    EXPECT_EQ(part.offset_bytes + part.length_bytes, borders[i + 1]);
+    EXPECT_TRUE(part.fua && part.no_hole);
+    EXPECT_EQ(part.fast_only, i == 1);
+  }
+  world.device.complete(1);
+  world.device.complete(1);
+  EXPECT_TRUE(client.taken().empty());
+  world.device.complete(0);
+  EXPECT_EQ(test::to_hex(client.taken()), "67446698000000000000000000000007");
+
+  client.request(Command::write_zeroes, 8, 1, 8192);
+  world.device.complete(0, EIO);
+  world.device.complete(0);
+  world.device.complete(0);
+  EXPECT_EQ(test::to_hex(client.taken()), "67446698000000050000000000000008");
+}
+
+TEST_F(Pieces, ZeroesWithoutAWholeBlockOrWithAllWholeAreOnePart) {
+  world.device.change().block_bytes = 4096;
+  client.go();
+  for (const auto& [offset, length] : {std::pair{100u, 5000u}, {4096u, 8192u}, {5u, 6u}}) {
+    client.request(Command::write_zeroes, 9, offset, length);
+    ASSERT_EQ(world.device.pending.size(), 1u);
+    EXPECT_EQ(world.device.pending[0]->offset_bytes, offset);
+    EXPECT_EQ(world.device.pending[0]->length_bytes, length);
+    world.device.complete();
+  }
+  // Nothing is done where it could not be done fast.
+  world.device.change().write_zeroes = false;
+  client.request(Command::write_zeroes, 9, 100, kMiB, kFastZero);
+  ASSERT_EQ(world.device.pending.size(), 1u);
+  EXPECT_TRUE(world.device.pending[0]->fast_only);
+  world.device.complete(0, ENOTSUP);
+}
+
 TEST_F(Pieces, WhatMayStillChangeDataIsAbandonedWhenTheClientIsGone) {
   client.go();
   client.request(Command::read, 1, 0, 4096);

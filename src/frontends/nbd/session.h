@@ -180,7 +180,9 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   Buffer get_buffer(std::uint32_t want);
   bool start_piece_of_write(Request& request);
   void piece_received();
-  void submit(Slot& slot);
+  void submit_effect(Request& request);
+  void submit(Slot& slot, bool within_a_block = false);
+  [[nodiscard]] bool has_slots(std::size_t count) const;
   Slot& take_slot(Request& request);
   void release(Slot& slot);
   void pass_on();

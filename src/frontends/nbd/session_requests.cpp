@@ -6,6 +6,12 @@
 #include "nvme/check.h"
 
 namespace nvmf::nbd {
+namespace {
+
+/// What a WRITE_ZEROES becomes at most: a head, whole blocks, a tail.
+constexpr std::size_t kZeroesPartsMax = 3;
+
+}  // namespace
 
 /// One request header. False if it is not there yet, or nothing is there to serve it with: then the
 /// header stays in the staging, and the session is stalled.
@@ -22,7 +28,8 @@ bool Session::take_request() {
     end_input();
     return false;
   }
-  if (free_ == nullptr || free_requests_ == nullptr) {
+  const std::size_t slots = header->command == Command::write_zeroes ? kZeroesPartsMax : 1;
+  if (free_requests_ == nullptr || !has_slots(slots)) {
     stalled_ = true;
     return false;
   }
@@ -65,21 +72,42 @@ bool Session::start_request(const RequestHeader& header, Verdict verdict) {
     return true;
   }
   r.whole = true;
-  Slot& slot = take_slot(r);
   // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be. What
   // is to happen to no byte has happened.
   const bool nothing_to_do =
       header.command == Command::cache || (header.length == 0 && header.command != Command::flush);
   if (!good) {
-    answer(slot, verdict);
+    answer(take_slot(r), verdict);
   } else if (nothing_to_do) {
-    answer_success(slot);
+    answer_success(take_slot(r));
   } else {
-    slot.offset_bytes = header.offset;
-    slot.length_bytes = header.length;
-    submit(slot);
+    submit_effect(r);
   }
   return true;
+}
+
+/// A request without payload. Zeroes that begin or end within a block go in parts: so only the
+/// blocks at the ends are held against everybody else, not up to 4 GiB between them.
+void Session::submit_effect(Request& r) {
+  const host::BlockInfo& info = device_->info();
+  const std::uint64_t begin = r.header.offset;
+  const std::uint64_t end = begin + r.header.length;
+  const std::uint64_t block = info.block_bytes;
+  const std::uint64_t first = (begin + block - 1) / block * block;
+  const std::uint64_t last = end / block * block;
+  const bool zeroes = r.header.command == Command::write_zeroes;
+  const bool refused = (r.header.flags & kFastZero) != 0 && !info.write_zeroes;
+  const auto part = [&](std::uint64_t from, std::uint64_t to, bool within_a_block) {
+    if (from == to && zeroes) return;
+    Slot& slot = take_slot(r);
+    slot.offset_bytes = from;
+    slot.length_bytes = to - from;
+    submit(slot, within_a_block);
+  };
+  if (!zeroes || refused || first >= last) return part(begin, end, false);
+  part(begin, first, true);
+  part(first, last, false);
+  part(last, end, true);
 }
 
 /// Gives the device pieces of the current READ until all are cut. False if the session is stalled.
@@ -192,13 +220,14 @@ void Session::piece_received() {
   }
 }
 
-void Session::submit(Slot& slot) {
+/// `within_a_block`: an end of zeroes whose middle is fast; FAST_ZERO asks no more.
+void Session::submit(Slot& slot, bool within_a_block) {
   Request& r = *slot.request;
   slot.op = block_op(r.header.command);
   slot.fua = (r.header.flags & kFua) != 0 && slot.op != host::BlockOp::read &&
              slot.op != host::BlockOp::flush;
   slot.no_hole = (r.header.flags & kNoHole) != 0;
-  slot.fast_only = (r.header.flags & kFastZero) != 0;
+  slot.fast_only = (r.header.flags & kFastZero) != 0 && !within_a_block;
   slot.error = 0;
   slot.next = nullptr;
   slot.issued_bytes = 0;
@@ -209,6 +238,12 @@ void Session::submit(Slot& slot) {
   ++in_device_;
   if (slot.offset_bytes == r.header.offset) Counters::add(counters_.requests, 1);
   device_->submit(slot);
+}
+
+bool Session::has_slots(std::size_t count) const {
+  const Slot* slot = free_;
+  for (; count > 0 && slot != nullptr; --count) slot = slot->next_slot;
+  return count == 0;
 }
 
 Session::Slot& Session::take_slot(Request& r) {
