@@ -116,6 +116,7 @@ class Run final : public host::SubsystemEvents {
   Run(const IoBench& bench, io::ReactorPool& pool)
       : bench_(bench), pool_(pool), backend_(pool.at(0).backend_name()) {
     std::vector<transport::Loop*> loops;
+    loops.reserve(pool.size());
     for (std::size_t i = 0; i < pool.size(); ++i) loops.push_back(&pool.at(i));
     subsystem_ = std::make_unique<host::RemoteSubsystem>(bench.params, std::move(loops), *this);
   }
