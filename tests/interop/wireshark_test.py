@@ -151,7 +151,10 @@ def check_commands(shark):
     # Event requests wait for ever; a read may be answered by the SUCCESS flag.
     flagged = len(shark.values("nvme-tcp.flags.pdu.data_success",
                                "nvme-tcp.flags.pdu.data_success == 1"))
-    cases.check(len(missing) <= 4 * max(events, 1) + flagged,
+    # Our target ends its I/O queues when it is shut down. A host that hears of that before it has
+    # looked at CSTS for the last time goes without the answer.
+    cut_off = 1
+    cases.check(len(missing) <= 4 * max(events, 1) + flagged + cut_off,
                 f"commands without an answer: {sorted(missing)[:10]}.")
     cases.check(not set(answers) - set(commands), "an answer to no command.")
     cases.check(shark.frames("nvme.cmd.opc == 6 && tcp.stream == 0"), "no Identify is seen.")
