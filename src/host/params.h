@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "host/policy.h"
 #include "nvme/address.h"
 #include "nvme/fabrics.h"
 #include "nvme/result.h"
@@ -53,6 +54,22 @@ struct ConnectParams {
   Duration admin_timeout{std::chrono::seconds(60)};     // an admin command, in a live association
   Duration command_timeout{std::chrono::seconds(30)};   // an I/O command
   Duration bring_up_timeout{std::chrono::seconds(30)};  // all of bring-up
+
+  LossPolicy loss;
+  /// The Command Quiesce Time of a controller that does not report one.
+  Duration cqt_unreported{std::chrono::seconds(10)};
+  bool fence = true;  // false: ranges with unanswered writes are written at once, whatever happens
+  /// FIN and RST are the target's own; false where a proxy or forwarder may have sent them.
+  bool trust_peer_close = true;
+  Unflushed unflushed = Unflushed::trust;
+  std::uint64_t replay_bytes_max = 64u * 1024 * 1024;  // Unflushed::replay
+  /// Serial number and size stand for an identifier that no namespace has.
+  bool weak_identity = false;
+  /// From the first on_live() on, no write for so long: what a process that was killed had sent to
+  /// this subsystem may still be executed. Duration::max(): never.
+  Duration hold_writes{};
+  std::uint64_t jitter_seed = 0;  // of the pauses between attempts; 0: from the host's identifier
+  SafetyRules rules;
 
   /// Whether the values are possible; the error says which is not and what may stand there.
   [[nodiscard]] Result<void> validate() const;

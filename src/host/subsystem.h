@@ -4,11 +4,13 @@
 // The other loops are reactors, and loops[0] is one of them. device(r, nsid) belongs to reactor r:
 // it may be looked up on the control loop and is used on loops[r] only.
 //
-// Life. start() → on_live() → on_ended(), or start() → on_ended(). When the connection is lost,
-// everything in flight and waiting ends with EIO, what comes later with ESHUTDOWN, and on_ended()
-// says why. Devices stay until this object is destroyed: after on_ended(), on the control loop,
-// when no reactor submits any more and every completion has been delivered. All loops run until
-// on_ended().
+// Life. start() → on_live() → on_ended(), or start() → on_ended(); between them any number of
+// on_lost() → on_live_again(). A lost association is followed by another one (bring_up(), all its
+// queues in the place of the old ones); meanwhile requests wait. on_ended() comes when LossPolicy's
+// ctrl_loss has passed, when the target says that it never will have us, or after stop(): what
+// waits then ends with EIO (ESHUTDOWN after stop()), what comes later with ESHUTDOWN. Devices stay
+// until this object is destroyed: after on_ended(), on the control loop, when no reactor submits
+// any more and every completion has been delivered. All loops run until on_ended().
 #pragma once
 
 #include <cstdint>
@@ -20,6 +22,7 @@
 #include "host/association.h"
 #include "host/block_device.h"
 #include "host/bring_up.h"
+#include "host/health.h"
 #include "host/namespace_device.h"
 #include "host/params.h"
 #include "host/queue_group.h"
@@ -28,8 +31,12 @@
 namespace nvmf::host {
 
 struct SubsystemEvents {
-  /// All queues are live; namespaces() and device() have their final values.
+  /// All queues are live; namespaces() and device() have their final values. Once.
   virtual void on_live() = 0;
+  /// The association is lost and another one will be tried for.
+  virtual void on_lost(const Error& /*reason*/) {}
+  /// I/O goes on; info() may say other things than before.
+  virtual void on_live_again() {}
   /// It is over: `reason.code` 0 as asked by stop(), otherwise why it failed. Last call. The
   /// subsystem must not be destroyed in here.
   virtual void on_ended(const Error& reason) = 0;
@@ -48,6 +55,9 @@ struct QueueStatistics {
   std::uint64_t errors = 0;
 };
 
+/// stop() takes no longer.
+inline constexpr Duration kStopTimeMax = std::chrono::milliseconds(1500);
+
 class RemoteSubsystem {
  public:
   RemoteSubsystem(ConnectParams params, std::vector<transport::Loop*> loops,
@@ -58,9 +68,25 @@ class RemoteSubsystem {
 
   /// Once. No event inside.
   void start();
-  /// Ends it, in any state, within a few seconds whatever the target does: what waits ends with
-  /// ESHUTDOWN, what is in flight gets a second, the controller is told. on_ended() follows.
-  void stop();
+  /// Ends it, in any state, within kStopTimeMax whatever the target does: what waits ends with
+  /// ESHUTDOWN, what is in flight gets half a second, the controller is told. With `force` nothing
+  /// is waited for: everything ends now. on_ended() follows.
+  void stop(bool force = false);
+
+  /// Ends the live association (the controller is disabled first) and makes another one, as after
+  /// a loss. ENOTCONN unless live.
+  Result<void> reset();
+  [[nodiscard]] Health health() const;
+  /// Also while there is no association. EINVAL with a sentence if a value is out of its limits.
+  Result<void> set_policy(const LossPolicy& policy);
+  /// What each namespace does; asks every reactor.
+  Task<std::vector<NamespaceHealth>> namespace_health();
+  /// The user says that what is there now under this NSID is the disk: I/O goes on with it. ENOENT
+  /// if there is no such namespace or nothing to accept.
+  Result<void> accept(std::uint32_t nsid);
+  /// After on_ended(): how long from now something that was sent to the controller may still be
+  /// executed: zero after an orderly end, nothing if that cannot be known.
+  [[nodiscard]] std::optional<Duration> still_executing_for() const;
 
   [[nodiscard]] bool live() const { return state_ == State::live; }
   [[nodiscard]] const ConnectParams& params() const { return params_; }

@@ -1,0 +1,58 @@
+// When to try again after a loss, and when to give up: the timers of LossPolicy as a pure machine.
+// It is told what happens and when, and says what is due. No clock, no timer, no thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "host/policy.h"
+
+namespace nvmf::host {
+
+enum class LossState : std::uint8_t {
+  live,          // also before the first loss
+  lost,          // detected; the next attempt has not begun
+  reconnecting,  // an attempt is under way
+};
+
+class Reconnect {
+ public:
+  /// `seed` for the jitter: equal seeds, equal times.
+  Reconnect(const LossPolicy& policy, std::uint64_t seed);
+
+  // What happened.
+  void lost(Instant now);
+  void attempt_begins(Instant now);
+  /// `refused`: somebody answered that nobody listens there (ECONNREFUSED): a target that is being
+  /// restarted, most likely.
+  void attempt_failed(Instant now, bool refused);
+  void live_again();
+  /// Deadlines count from the loss, not from now: one that has passed by the new policy is due.
+  void set_policy(const LossPolicy& policy, Instant now);
+
+  // What is due. Only in a loss, otherwise nothing.
+  /// The first attempt at once; then from 20 ms on, growing, with jitter, up to reconnect_delay.
+  /// Within the first reconnect_delay after the loss, a refused attempt is repeated within 100 ms.
+  [[nodiscard]] std::optional<Instant> next_attempt_at() const;
+  [[nodiscard]] std::optional<Instant> io_fails_at() const;
+  [[nodiscard]] std::optional<Instant> gone_at() const;
+
+  [[nodiscard]] LossState state() const { return state_; }
+  [[nodiscard]] Instant lost_at() const { return lost_at_; }
+  /// Attempts since the loss.
+  [[nodiscard]] std::uint32_t attempts() const { return attempts_; }
+  [[nodiscard]] const LossPolicy& policy() const { return policy_; }
+
+ private:
+  [[nodiscard]] Duration jittered(Duration pause);
+
+  LossPolicy policy_;
+  std::uint64_t random_;
+  LossState state_ = LossState::live;
+  Instant lost_at_{};
+  Instant next_{};
+  Duration pause_{};
+  std::uint32_t attempts_ = 0;
+};
+
+}  // namespace nvmf::host

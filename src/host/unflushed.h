@@ -1,0 +1,44 @@
+// Writes that were answered and may still be in the controller's volatile write cache: counted per
+// namespace since the last good flush.
+//
+// One object per namespace, shared by its devices. Threads: any, without a lock; a flush covers the
+// writes that ended before it was submitted (NVM 1.1 §3.2.2), and that is what mark() remembers.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "host/policy.h"
+
+namespace nvmf::host {
+
+class UnflushedWrites {
+ public:
+  explicit UnflushedWrites(Unflushed mode) : mode_(mode) {}
+
+  /// The namespace's controller has a volatile write cache and it is enabled. Without one nothing
+  /// counts.
+  void set_cache(bool present);
+  /// A write, write zeroes or deallocate without FUA ended well.
+  void written();
+  /// A flush is submitted now; to be given to flushed() if it ends well.
+  [[nodiscard]] std::uint64_t mark() const;
+  void flushed(std::uint64_t mark);
+  /// Writes since the last good flush.
+  [[nodiscard]] std::uint64_t count() const;
+
+  /// The association was lost. How many writes may have gone with it; from then on they are no
+  /// longer counted. With Unflushed::fail, and if there were any, the next must_fail() is true.
+  std::uint64_t lost();
+  /// Asked at the end of a flush or FUA write that went well: true once after such a loss.
+  [[nodiscard]] bool must_fail();
+
+ private:
+  const Unflushed mode_;
+  std::atomic<bool> cache_{false};
+  std::atomic<std::uint64_t> written_{0};
+  std::atomic<std::uint64_t> flushed_{0};
+  std::atomic<bool> failure_due_{false};
+};
+
+}  // namespace nvmf::host
