@@ -33,7 +33,7 @@ void RemoteSubsystem::start() {
   spawn(run());
 }
 
-void RemoteSubsystem::stop() {
+void RemoteSubsystem::stop(bool /*force*/) {
   if (state_ == State::idle || state_ == State::ended || std::exchange(stop_asked_, true)) return;
   if (state_ == State::live) {
     state_ = State::stopping;
