@@ -31,13 +31,14 @@ inline constexpr Instant kNever = Instant::max();
 /// be known. With params.fence off: ended_at.
 ///  a. the controller was disabled: at once;
 ///  b. the peer closed, and params.trust_peer_close: CQT after ended_at;
-///  c. silence: 2 × KATT after the last Keep Alive, or 3 × KATT after the last command where
-///     traffic-based keep-alive is in force, then CQT.
-/// CQT that is not reported is params.cqt_unreported.
+///  c. silence: 2 × KATT after the last Keep Alive, or 3 × KATT after the last command (a Keep
+///  Alive
+///     is one) where traffic-based keep-alive is in force, then CQT.
+/// Each is enough: the earliest counts. CQT that is not reported is params.cqt_unreported.
 Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& params);
 
 /// The same for a process that knows only that another one has ended uncleanly, just now at the
-/// latest: how long from now. nullopt: for ever.
+/// latest: how long from now. nullopt: for ever. Zero with params.fence off.
 struct SilenceFacts {
   std::uint32_t katt_ms = 0;
   bool traffic_based = false;

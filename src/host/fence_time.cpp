@@ -1,0 +1,69 @@
+#include "host/fence_time.h"
+
+#include <algorithm>
+
+namespace nvmf::host {
+
+namespace {
+
+using Milliseconds = std::chrono::duration<std::uint64_t, std::milli>;
+
+/// KATT is a peer's 32 bits: three times the largest, in nanoseconds, is more than 63 bits hold.
+Duration times(std::uint32_t factor, std::uint32_t ms) {
+  constexpr auto kMost = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(Duration::max()).count());
+  const std::uint64_t product = std::uint64_t{factor} * ms;
+  return product > kMost ? Duration::max() : Duration(Milliseconds(product));
+}
+
+Duration add(Duration a, Duration b) {
+  return a > Duration::max() - b ? Duration::max() : a + b;
+}
+
+/// `d` is not negative.
+Instant add(Instant at, Duration d) {
+  return at > Instant::max() - d ? kNever : at + d;
+}
+
+Duration quiesce_time(std::uint16_t cqt_ms, const ConnectParams& params) {
+  return cqt_ms == 0 ? params.cqt_unreported : Duration(std::chrono::milliseconds(cqt_ms));
+}
+
+/// From the last sign of life that was sent until the controller has noticed that none follows,
+/// and has quiesced. katt_ms is not 0.
+Duration after_last_sign(const SilenceFacts& facts, const ConnectParams& params) {
+  const std::uint32_t katts =
+      facts.traffic_based ? params.rules.silence_katts_traffic : params.rules.silence_katts;
+  return add(times(katts, facts.katt_ms), quiesce_time(facts.cqt_ms, params));
+}
+
+Instant silence_over(const AssociationEnd& end, const ConnectParams& params) {
+  if (end.katt_ms == 0) return kNever;
+  // A Keep Alive is a command like any other where commands are what counts.
+  const Instant last =
+      end.traffic_based ? std::max(end.command_at, end.keep_alive_at) : end.keep_alive_at;
+  const SilenceFacts facts{
+      .katt_ms = end.katt_ms, .traffic_based = end.traffic_based, .cqt_ms = end.cqt_ms};
+  return add(last, after_last_sign(facts, params));
+}
+
+}  // namespace
+
+Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& params) {
+  if (!params.fence || end.controller_disabled) return end.ended_at;
+  Instant from = silence_over(end, params);
+  if (end.peer_closed && params.trust_peer_close) {
+    from = std::min(from, add(end.ended_at, quiesce_time(end.cqt_ms, params)));
+  }
+  return std::max(from, end.ended_at);
+}
+
+std::optional<Duration> silence_bound(const SilenceFacts& facts, const ConnectParams& params) {
+  if (!params.fence) return Duration::zero();
+  if (facts.katt_ms == 0) return std::nullopt;
+  const Duration bound = after_last_sign(facts, params);
+  if (bound == Duration::max()) return std::nullopt;
+  return bound;
+}
+
+}  // namespace nvmf::host
