@@ -6,25 +6,6 @@ namespace nvmf::host {
 
 namespace {
 
-using Milliseconds = std::chrono::duration<std::uint64_t, std::milli>;
-
-/// KATT is a peer's 32 bits: three times the largest, in nanoseconds, is more than 63 bits hold.
-Duration times(std::uint32_t factor, std::uint32_t ms) {
-  constexpr auto kMost = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(Duration::max()).count());
-  const std::uint64_t product = std::uint64_t{factor} * ms;
-  return product > kMost ? Duration::max() : Duration(Milliseconds(product));
-}
-
-Duration add(Duration a, Duration b) {
-  return a > Duration::max() - b ? Duration::max() : a + b;
-}
-
-/// `d` is not negative.
-Instant add(Instant at, Duration d) {
-  return at > Instant::max() - d ? kNever : at + d;
-}
-
 Duration quiesce_time(std::uint16_t cqt_ms, const ConnectParams& params) {
   return cqt_ms == 0 ? params.cqt_unreported : Duration(std::chrono::milliseconds(cqt_ms));
 }
@@ -34,7 +15,9 @@ Duration quiesce_time(std::uint16_t cqt_ms, const ConnectParams& params) {
 Duration after_last_sign(const SilenceFacts& facts, const ConnectParams& params) {
   const std::uint32_t katts =
       facts.traffic_based ? params.rules.silence_katts_traffic : params.rules.silence_katts;
-  return add(times(katts, facts.katt_ms), quiesce_time(facts.cqt_ms, params));
+  // The largest KATT is 50 days: far from what a Duration holds.
+  return std::chrono::milliseconds(std::uint64_t{katts} * facts.katt_ms) +
+         quiesce_time(facts.cqt_ms, params);
 }
 
 Instant silence_over(const AssociationEnd& end, const ConnectParams& params) {
@@ -44,7 +27,7 @@ Instant silence_over(const AssociationEnd& end, const ConnectParams& params) {
       end.traffic_based ? std::max(end.command_at, end.keep_alive_at) : end.keep_alive_at;
   const SilenceFacts facts{
       .katt_ms = end.katt_ms, .traffic_based = end.traffic_based, .cqt_ms = end.cqt_ms};
-  return add(last, after_last_sign(facts, params));
+  return last + after_last_sign(facts, params);
 }
 
 }  // namespace
@@ -53,7 +36,7 @@ Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& pa
   if (!params.fence || end.controller_disabled) return end.ended_at;
   Instant from = silence_over(end, params);
   if (end.peer_closed && params.trust_peer_close) {
-    from = std::min(from, add(end.ended_at, quiesce_time(end.cqt_ms, params)));
+    from = std::min(from, end.ended_at + quiesce_time(end.cqt_ms, params));
   }
   return std::max(from, end.ended_at);
 }
@@ -61,9 +44,7 @@ Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& pa
 std::optional<Duration> silence_bound(const SilenceFacts& facts, const ConnectParams& params) {
   if (!params.fence) return Duration::zero();
   if (facts.katt_ms == 0) return std::nullopt;
-  const Duration bound = after_last_sign(facts, params);
-  if (bound == Duration::max()) return std::nullopt;
-  return bound;
+  return after_last_sign(facts, params);
 }
 
 }  // namespace nvmf::host

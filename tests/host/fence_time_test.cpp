@@ -124,8 +124,9 @@ TEST(FenceTime, TheLargestKattDoesNotWrapAround) {
   end.katt_ms = 0xffffffff;
   EXPECT_EQ(lasts(end), milliseconds(2 * 0xffffffffll) + seconds(3));
   end.traffic_based = true;
-  EXPECT_EQ(nothing_executes_from(end, {}), kNever);
-  EXPECT_EQ(silence_bound({.katt_ms = 0xffffffff, .traffic_based = true}, {}), std::nullopt);
+  EXPECT_EQ(lasts(end), milliseconds(3 * 0xffffffffll) + seconds(2 + 3));
+  EXPECT_EQ(silence_bound({.katt_ms = 0xffffffff, .traffic_based = true, .cqt_ms = 1}, {}),
+            milliseconds(3 * 0xffffffffll + 1));
 }
 
 TEST(SilenceBound, CountsFromNow) {
