@@ -16,15 +16,24 @@ using RetryDelays = std::array<std::uint16_t, 3>;
 
 struct RetryDecision {
   bool again = false;
-  Duration pause{};
+  Duration pause{};  // from the refusal
 };
+
+/// No try begins later after the first refusal.
+inline constexpr Duration kRetryTimeMax = std::chrono::seconds(30);
+/// Where the controller names no pause: doubles with each refusal.
+inline constexpr Duration kRetryPauseFirst = std::chrono::milliseconds(100);
+inline constexpr Duration kRetryPauseMax = std::chrono::seconds(1);
+/// Another try after so many refusals for Transient Transport Error.
+inline constexpr std::uint32_t kTransportErrorTries = 3;
 
 /// `tries`: how often this request has been refused before. `age`: since its first refusal. DNR is
 /// final, and so is everything else but: path related statuses (type 3h), Namespace Not Ready,
-/// Command Interrupted, Transient Transport Error (3 times), Command Abort Requested, Command
-/// Aborted due to SQ Deletion. A reservation conflict is never tried again. Tries end kRetryTimeMax
-/// after the first refusal.
-inline constexpr Duration kRetryTimeMax = std::chrono::seconds(30);
+/// Command Interrupted, Transient Transport Error (kTransportErrorTries), Command Abort Requested,
+/// Command Aborted due to SQ Deletion. A reservation conflict is never tried again.
+///
+/// The pause is what CRD names, counting from 1 in `delays`, if that is not 0; a controller that
+/// names one which ends after kRetryTimeMax has said that it is not worth it.
 RetryDecision decide_retry(nvme::Status status, std::uint32_t tries, Duration age,
                            const RetryDelays& delays);
 
