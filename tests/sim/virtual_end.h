@@ -29,8 +29,9 @@ struct End : std::enable_shared_from_this<End> {
   bool finishing = false;
   bool fin_sent = false;
   bool eof_seen = false;
-  std::optional<Error> reset;    // the user asked for it: the peer is told
-  std::optional<Error> failure;  // it happened: the peer is not told
+  std::optional<Error> reset;        // the user asked for it: the peer is told
+  std::optional<Error> failure;      // it happened: the peer is not told
+  std::optional<Farewell> farewell;  // with a failure: but the peer is told this
   std::unique_ptr<transport::Timer> deadline;
   std::vector<iovec> posted;  // places named and not advanced over
   std::vector<iovec> named;   // ranges named and not advanced over

@@ -66,6 +66,7 @@ void Link::cut() {
 
 void Link::block(Side from, bool blocked) {
   flows_[index(from)].blocked = blocked;
+  flows_[index(from)].released = 0;
   if (!blocked) loop_->mark(ends_[index(other(from))]);
 }
 
@@ -74,11 +75,32 @@ void Link::blackhole(bool on) {
   block(Side::server, on);
 }
 
-void Link::vanish(Side side) {
+void Link::release(Side from) {
+  Flow& flow = flows_[index(from)];
+  if (!flow.blocked || flow.released >= flow.segments.size()) return;
+  ++flow.released;
+  loop_->mark(ends_[index(other(from))]);
+}
+
+void Link::lose(Side from) {
+  flows_[index(from)].lost = true;
+}
+
+void Link::vanish(Side side, int error) {
   silent_[index(side)] = true;
+  if (Flow& flow = flows_[index(side)]; flow.blocked) flow.segments.clear();
   End& end = *ends_[index(side)];
   if (end.state == End::State::closed) return;
-  end.failure = Error{"the connection to " + end.peer + " was lost (ECONNRESET)", ECONNRESET};
+  const char* const name = error == ETIMEDOUT ? "ETIMEDOUT" : "ECONNRESET";
+  end.failure = Error{"the connection to " + end.peer + " was lost (" + name + ")", error};
+  loop_->mark(ends_[index(side)]);
+}
+
+void Link::die(Side side, Farewell farewell) {
+  End& end = *ends_[index(side)];
+  if (end.state == End::State::closed) return;
+  end.failure = Error{"the process of " + end.local + " has died (ECONNRESET)", ECONNRESET};
+  end.farewell = farewell;
   loop_->mark(ends_[index(side)]);
 }
 
@@ -319,6 +341,7 @@ void VirtualLoop::establish(const std::shared_ptr<End>& client, const Endpoint& 
   link->id = next_link_++;
   link->target = to;
   link->options = pipe;
+  link->client_ = client->local;
   link->loop_ = this;
   auto server = std::make_shared<End>();
   server->loop = this;
@@ -356,6 +379,7 @@ void VirtualLoop::send_segment(Link& link, Side from, Link::What what,
   }
   flow.waiting_bytes += bytes.size();
   flow.sent_bytes += bytes.size();
+  if (flow.lost) return;
   if (link.tamper && !bytes.empty()) link.tamper(from, bytes);
   Instant arrival = now_ + link.options.latency;
   // Never before what was sent earlier, also when the latency has been lowered since.
@@ -373,7 +397,13 @@ void VirtualLoop::service(const std::shared_ptr<End>& keep) {
     return;
   }
   if (end.user == nullptr) return;
-  if (end.failure) return close(end, *std::exchange(end.failure, std::nullopt));
+  if (end.failure) {
+    if (end.farewell && end.link) {
+      const bool fin = *end.farewell == Farewell::fin;
+      send_segment(*end.link, end.side, fin ? Link::What::fin : Link::What::rst, {});
+    }
+    return close(end, *std::exchange(end.failure, std::nullopt));
+  }
   if (!end.reset && end.state == End::State::opening && end.open_at <= now_) {
     end.state = End::State::open;
     end.user->on_open(*end.stream);
@@ -386,7 +416,10 @@ void VirtualLoop::service(const std::shared_ptr<End>& keep) {
     }
   }
   if (end.reset) {
-    if (end.link) send_segment(*end.link, end.side, Link::What::rst, {});
+    if (end.link) {
+      const bool closes = end.link->options.reset_is_close && end.side == Side::client;
+      send_segment(*end.link, end.side, closes ? Link::What::fin : Link::What::rst, {});
+    }
     close(end, *std::exchange(end.reset, std::nullopt));
   }
 }
@@ -395,12 +428,12 @@ void VirtualLoop::service(const std::shared_ptr<End>& keep) {
 void VirtualLoop::arrived_at_closed(Link& link, Side side) {
   Link::Flow& flow = link.flows_[1 - Link::index(side)];
   bool data = false;
-  while (!flow.blocked && !flow.segments.empty() && flow.segments.front().at <= now_) {
+  while (flow.delivers(now_)) {
     data = data || flow.segments.front().what == Link::What::data;
     if (!link.silent_[Link::index(side)]) {
       flow.waiting_bytes -= flow.segments.front().bytes.size() - flow.segments.front().taken;
     }
-    flow.segments.pop_front();
+    flow.pop();
   }
   if (data && !link.silent_[Link::index(side)]) send_segment(link, side, Link::What::rst, {});
 }
@@ -418,14 +451,14 @@ bool VirtualLoop::receive(End& end) {
     end.posted.assign(places.begin(), places.end());
   };
   if (link.options.post_receives && !end.eof_seen) name_places();
-  if (flow.blocked || flow.segments.empty() || flow.segments.front().at > now_) return true;
+  if (!flow.delivers(now_)) return true;
   switch (flow.segments.front().what) {
     case Link::What::rst:
-      flow.segments.pop_front();
+      flow.pop();
       close(end, Error{end.peer + " reset the connection (ECONNRESET)", ECONNRESET});
       return false;
     case Link::What::fin:
-      flow.segments.pop_front();
+      flow.pop();
       end.eof_seen = true;
       end.posted.clear();
       mark(end.shared_from_this());
@@ -454,8 +487,7 @@ bool VirtualLoop::take_segment(End& end, Link::Flow& flow, std::size_t most) {
   std::size_t taken = 0;
   std::size_t place = 0;
   std::size_t used = 0;
-  while (room > 0 && !flow.segments.empty() && flow.segments.front().at <= now_ &&
-         flow.segments.front().what == Link::What::data) {
+  while (room > 0 && flow.delivers(now_) && flow.segments.front().what == Link::What::data) {
     Link::Segment& segment = flow.segments.front();
     std::size_t n = std::min(room, segment.bytes.size() - segment.taken);
     if (!discard) {
@@ -471,7 +503,7 @@ bool VirtualLoop::take_segment(End& end, Link::Flow& flow, std::size_t most) {
     segment.taken += n;
     taken += n;
     room -= n;
-    if (segment.taken == segment.bytes.size()) flow.segments.pop_front();
+    if (segment.taken == segment.bytes.size()) flow.pop();
   }
   flow.waiting_bytes -= taken;
   flow.taken_bytes += taken;
@@ -535,6 +567,7 @@ void VirtualLoop::close(End& end, Error reason) {
   std::erase(attempts_, keep);
   if (end.link) {
     const auto link = end.link;
+    if (link->on_closed) link->on_closed(end.side);
     if (!link->silent_[Link::index(end.side)]) {
       // Unread bytes are gone, and their sender need not wait for the window.
       Link::Flow& flow = end.incoming();

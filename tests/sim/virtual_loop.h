@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -44,10 +45,19 @@ struct PipeOptions {
   bool post_receives = false;
   /// Bytes are read from the sender's buffers this much after send_vectors() named them.
   Duration send_hold{};
+  /// A mutant: reset() of the connecting side is a plain close. What it has sent is delivered, be
+  /// it late, and then FIN.
+  bool reset_is_close = false;
 };
 
 /// The two ends of a Link.
 enum class Side : std::uint8_t { client = 0, server = 1 };
+
+/// What the system does with the connections of a process that dies.
+enum class Farewell : std::uint8_t {
+  rst,  // what waits to be sent is dropped
+  fin,  // what was sent is delivered, then FIN
+};
 
 /// What happens to a connection attempt.
 struct ConnectFate {
@@ -68,6 +78,8 @@ class Link {
   PipeOptions options;
   /// Sees, and may change, every chunk of bytes as it is sent by `Side`.
   std::function<void(Side from, std::span<std::byte>)> tamper;
+  /// Told when an end is closed, whatever the reason, just before its user is.
+  std::function<void(Side)> on_closed;
 
   /// Both ends see ECONNRESET at the next turn; what was under way is lost.
   void cut();
@@ -76,13 +88,21 @@ class Link {
   void block(Side from, bool blocked = true);
   /// block() in both directions: a black hole.
   void blackhole(bool on = true);
-  /// That end is gone without a word to the other, as by power loss: its own user is told
-  /// ECONNRESET, the other one sees silence, also when it sends (half-open).
-  void vanish(Side side);
+  /// While `from` is blocked: one segment of what waits is delivered after all.
+  void release(Side from);
+  /// Nothing that `from` sends from now on arrives, ever; what is under way does.
+  void lose(Side from);
+  /// That end is gone without a word to the other, as by power loss: its own user is told `error`,
+  /// the other one sees silence, also when it sends (half-open). What waits for unblocking is gone.
+  void vanish(Side side, int error = ECONNRESET);
+  /// The process at that end has died; its own user is told ECONNRESET.
+  void die(Side side, Farewell farewell);
   /// Bytes that an end has sent, and that it has received, so far.
   [[nodiscard]] std::uint64_t sent(Side from) const { return flows_[index(from)].sent_bytes; }
   [[nodiscard]] std::uint64_t received(Side by) const { return flows_[1 - index(by)].taken_bytes; }
   [[nodiscard]] bool open(Side side) const;
+  /// "127.0.0.1:49152", as the connecting side's Stream::local() says.
+  [[nodiscard]] const std::string& client() const { return client_; }
 
  private:
   friend class VirtualLoop;
@@ -99,13 +119,24 @@ class Link {
     std::deque<Segment> segments;
     std::size_t waiting_bytes = 0;
     bool blocked = false;
+    bool lost = false;
+    std::size_t released = 0;  // segments that pass although it is blocked
     std::uint64_t sent_bytes = 0;
     std::uint64_t taken_bytes = 0;
+
+    [[nodiscard]] bool delivers(Instant now) const {
+      return !segments.empty() && segments.front().at <= now && (!blocked || released > 0);
+    }
+    void pop() {
+      segments.pop_front();
+      if (blocked) --released;
+    }
   };
   static std::size_t index(Side s) { return static_cast<std::size_t>(s); }
   static Side other(Side s) { return s == Side::client ? Side::server : Side::client; }
 
   VirtualLoop* loop_ = nullptr;
+  std::string client_;
   std::array<Flow, 2> flows_;
   std::array<std::shared_ptr<End>, 2> ends_;
   std::array<bool, 2> silent_{};  // vanished: does not even answer with RST

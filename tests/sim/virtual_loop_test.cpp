@@ -211,6 +211,88 @@ TEST_F(VirtualLoopTest, CutBlackHoleAndVanish) {
   EXPECT_TRUE(loop_.links().empty());
 }
 
+TEST_F(VirtualLoopTest, WhatWaitsPassesPieceByPiece) {
+  join();
+  auto link = loop_.links().at(0);
+  link->block(Side::client);
+  for (int i = 0; i < 3; ++i) {
+    client_.send(pattern(100, 20 + static_cast<std::uint64_t>(i)));
+    loop_.run_for(1ms);
+  }
+  EXPECT_TRUE(server_.incoming.empty());
+  link->release(Side::client);
+  loop_.run_for(1s);
+  EXPECT_EQ(server_.incoming.size(), 100U);
+  link->release(Side::client);
+  link->release(Side::client);
+  link->release(Side::client);  // nothing more waits
+  loop_.run_for(1s);
+  EXPECT_EQ(server_.incoming, client_.outgoing);
+  client_.send(pattern(1, 9));
+  loop_.run_for(1s);
+  EXPECT_EQ(server_.incoming.size(), 300U);
+}
+
+TEST_F(VirtualLoopTest, WhatIsUnderWayArrivesWhatIsLostNever) {
+  loop_.pipe.latency = 1s;
+  join();
+  auto link = loop_.links().at(0);
+  client_.send(pattern(100, 1));
+  loop_.run_for(1ms);
+  link->lose(Side::client);
+  client_.stream->reset(Error{"given up", ETIMEDOUT});
+  loop_.run_for(10s);
+  EXPECT_TRUE(client_.closed);
+  EXPECT_EQ(server_.incoming, client_.outgoing);
+  EXPECT_FALSE(server_.closed);
+}
+
+TEST_F(VirtualLoopTest, AProcessThatDiesLeavesWhatItSaid) {
+  for (const Farewell farewell : {Farewell::fin, Farewell::rst}) {
+    ByteUser client;
+    ByteUser server;
+    VirtualLoop loop;
+    auto listener = loop.listen(kTarget, [&](std::unique_ptr<Incoming> incoming) {
+      server.stream = loop.adopt(std::move(incoming), server);
+    });
+    client.stream = loop.connect(kTarget, {}, client);
+    loop.run_until_idle();
+    auto link = loop.links().at(0);
+    std::vector<Side> closed;
+    link->on_closed = [&](Side side) { closed.push_back(side); };
+    EXPECT_EQ(link->client(), client.stream->local());
+    link->block(Side::client);
+    client.send(pattern(100, 1));
+    loop.run_for(1ms);
+    link->die(Side::client, farewell);
+    loop.run_for(1s);
+    ASSERT_TRUE(client.closed);
+    EXPECT_FALSE(server.eof);
+    link->block(Side::client, false);
+    loop.run_for(1s);
+    EXPECT_EQ(server.incoming.size(), farewell == Farewell::fin ? 100U : 0U);
+    EXPECT_EQ(server.eof, farewell == Farewell::fin);
+    EXPECT_EQ(closed, std::vector<Side>{Side::client});
+    link->on_closed = nullptr;
+  }
+}
+
+TEST_F(VirtualLoopTest, ACloseInTheResetsPlaceDeliversWhatWasSent) {
+  loop_.pipe.reset_is_close = true;
+  join();
+  auto link = loop_.links().at(0);
+  link->block(Side::client);
+  client_.send(pattern(100, 1));
+  loop_.run_for(1ms);
+  client_.stream->reset(Error{"given up", ETIMEDOUT});
+  loop_.run_for(1s);
+  EXPECT_TRUE(client_.closed);
+  link->block(Side::client, false);
+  loop_.run_for(1s);
+  EXPECT_EQ(server_.incoming, client_.outgoing);
+  EXPECT_TRUE(server_.eof);
+}
+
 TEST_F(VirtualLoopTest, SendingToAClosedEndIsAnsweredWithReset) {
   join();
   auto link = loop_.links().at(0);
