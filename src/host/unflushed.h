@@ -17,27 +17,33 @@ class UnflushedWrites {
   explicit UnflushedWrites(Unflushed mode) : mode_(mode) {}
 
   /// The namespace's controller has a volatile write cache and it is enabled. Without one nothing
-  /// counts.
+  /// more counts; what was counted before stays until it is flushed or lost.
   void set_cache(bool present);
-  /// A write, write zeroes or deallocate without FUA ended well.
+  /// A write, write zeroes or deallocate without FUA ended well. Before its request is completed.
   void written();
   /// A flush is submitted now; to be given to flushed() if it ends well.
   [[nodiscard]] std::uint64_t mark() const;
+  /// Marks may come back in any order, also after lost().
   void flushed(std::uint64_t mark);
   /// Writes since the last good flush.
   [[nodiscard]] std::uint64_t count() const;
 
-  /// The association was lost. How many writes may have gone with it; from then on they are no
-  /// longer counted. With Unflushed::fail, and if there were any, the next must_fail() is true.
+  /// The association was lost, and every answer that came from it has been dealt with: a written()
+  /// that comes later counts for the next one. How many writes may have gone with it; from then on
+  /// they are no longer counted. With Unflushed::fail, and if there were any, the next must_fail()
+  /// is true.
   std::uint64_t lost();
   /// Asked at the end of a flush or FUA write that went well: true once after such a loss.
   [[nodiscard]] bool must_fail();
 
  private:
+  /// Raises flushed_ to `mark`; what it was before.
+  std::uint64_t raise_flushed(std::uint64_t mark);
+
   const Unflushed mode_;
   std::atomic<bool> cache_{false};
-  std::atomic<std::uint64_t> written_{0};
-  std::atomic<std::uint64_t> flushed_{0};
+  std::atomic<std::uint64_t> written_{0};  // since the start
+  std::atomic<std::uint64_t> flushed_{0};  // of these: covered by a good flush, or given up
   std::atomic<bool> failure_due_{false};
 };
 
