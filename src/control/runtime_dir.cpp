@@ -235,8 +235,9 @@ void RuntimeDir::sweep() const {
   }
 }
 
-Result<Claim> RuntimeDir::claim(const Connection& wanted,
-                                const std::function<Result<void>(const Connection&)>& admit) const {
+Result<Claim> RuntimeDir::claim(
+    const Connection& wanted, const std::function<Result<void>(const Connection&)>& admit,
+    const std::function<Result<void>(const std::string&)>& on_claimed) const {
   if (!wanted.name.empty()) {
     if (auto good = check_name(wanted.name); !good) return std::unexpected(good.error());
   }
@@ -284,6 +285,12 @@ Result<Claim> RuntimeDir::claim(const Connection& wanted,
     const int code = errno;
     ::unlink(lock.c_str());
     return cannot("write", lock, code);
+  }
+  if (on_claimed) {
+    if (auto done = on_claimed(self.name); !done) {
+      ::unlink(lock.c_str());
+      return std::unexpected(done.error());
+    }
   }
   return Claim(path_, self.name, std::move(fd));
 }

@@ -5,6 +5,7 @@
 //   NAME.nbd.sock  its NBD socket, unless another place was asked for
 //   NAME.log       what it has to say, when it runs in the background; gone when it ended well
 //   NAME.1.log     the log before that one
+//   NAME.crash     for how long what it had sent may be executed, if it is killed (crash_record.h)
 //   .lock          held for the moments in which names are claimed and given up
 //
 // A name is taken exactly as long as a process holds a lock on NAME.lock. The kernel drops that
@@ -92,9 +93,11 @@ class RuntimeDir {
 
   /// Claims wanted.name, or the first free of nvmf0, nvmf1, … if that is empty. Before that, with
   /// the directory locked, `admit` sees each connection that there is and may refuse. Sweeps away
-  /// what dead processes left.
+  /// what dead processes left. `on_claimed` is called with the name once it is ours, the directory
+  /// still locked; if it fails, the name is given up again.
   Result<Claim> claim(const Connection& wanted,
-                      const std::function<Result<void>(const Connection&)>& admit = {}) const;
+                      const std::function<Result<void>(const Connection&)>& admit = {},
+                      const std::function<Result<void>(const std::string&)>& on_claimed = {}) const;
 
   /// Connections whose processes run, by name ("nvmf2" before "nvmf10").
   [[nodiscard]] Result<std::vector<Connection>> connections() const;
