@@ -18,6 +18,10 @@ constexpr unsigned kBlockShiftMin = 9;
 constexpr unsigned kBlockShiftMax = 16;
 constexpr std::uint32_t kPreferredBytes = 4096;
 constexpr std::uint32_t kPreferredBytesMax = 1024 * 1024;
+// Identify Namespace (NVM 1.1 §4.1.5.1): metadata at the end of each block's data; the type of
+// protection information.
+constexpr std::uint8_t kFlbasMetadataWithData = 1u << 4;
+constexpr std::uint8_t kDpsTypeMask = 7;
 
 std::uint32_t at_most(std::uint64_t value, std::uint32_t most) {
   return value < most ? static_cast<std::uint32_t>(value) : most;
@@ -117,6 +121,12 @@ Result<std::shared_ptr<const Namespace>> make_namespace(const NamespaceSource& s
   ns->eui64 = s.descriptors.eui64.value_or(s.id.eui64);
   ns->nguid = s.descriptors.nguid.value_or(s.id.nguid);
   if (s.descriptors.uuid && !all_zero(*s.descriptors.uuid)) ns->uuid = s.descriptors.uuid;
+  ns->csi = s.descriptors.csi.value_or(nvme::Csi::nvm);
+  ns->metadata_bytes = s.id.format().ms;
+  ns->metadata_with_data = ns->metadata_bytes != 0 && (s.id.flbas & kFlbasMetadataWithData) != 0;
+  ns->protection_type = s.id.dps & kDpsTypeMask;
+  ns->subnqn = s.controller.subnqn;
+  ns->serial = s.controller.sn;
 
   BlockInfo& info = ns->info;
   info.name = fmt::format("{}n{}", s.connection_name, s.nsid);

@@ -53,6 +53,13 @@ struct Namespace {
   nvme::Eui64 eui64{};
   nvme::Nguid nguid{};
   std::optional<nvme::Uuid> uuid;
+  // What else has to be the same for it to be the same disk (same_namespace.h).
+  nvme::Csi csi = nvme::Csi::nvm;
+  std::uint16_t metadata_bytes = 0;  // per block; as long as only plain blocks are served: 0
+  bool metadata_with_data = false;   // FLBAS bit 4: at the end of each block's data
+  std::uint8_t protection_type = 0;  // DPS bits 2:0, 0: none
+  std::string subnqn;                // as Identify Controller says
+  std::string serial;                // SN of the controller, likewise
 };
 
 /// What goes into a Namespace.

@@ -10,8 +10,8 @@ namespace nvmf::host {
 /// Both have the same NSID. The same disk: at least one non-zero identifier (UUID, NGUID, EUI64) is
 /// known on both sides, none that is known on both differs, and subsystem NQN, command set, LBA
 /// size and metadata format are the same and the capacity is not smaller. With `weak` and no
-/// identifier on either side, the serial number and an equal size stand for one. The error is a
-/// sentence that says what differs, before and now.
+/// identifier on either side, the serial number and an equal size stand for one. The error (ESTALE)
+/// is a sentence that says what differs, before and now.
 Result<void> same_namespace(const Namespace& before, const Namespace& now, bool weak);
 
 }  // namespace nvmf::host
