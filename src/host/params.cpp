@@ -15,6 +15,10 @@ Result<void> check_range(std::string_view what, std::uint64_t value, std::uint64
   return fail(fmt::format("{} is {} but must be from {} to {}", what, value, least, most), EINVAL);
 }
 
+double seconds_of(Duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
 Result<void> check_names(const ConnectParams& p) {
   if (p.traddr.empty()) return fail("the target's address is missing", EINVAL);
   if (p.port == 0) return fail("the target's port is 0 but must be from 1 to 65535", EINVAL);
@@ -35,6 +39,21 @@ Result<void> check_names(const ConnectParams& p) {
     return fail("the host identifier is all zero, which stands for none (give --hostid)", EINVAL);
   }
   return {};
+}
+
+Result<void> check_recovery(const ConnectParams& p) {
+  if (auto ok = check(p.loss); !ok) return ok;
+  if (p.cqt_unreported < Duration::zero() || p.cqt_unreported > kCqtUnreportedMax) {
+    return fail(fmt::format("the Command Quiesce Time to assume (--cqt) is {:g} s but must be from "
+                            "0 to {:g} s",
+                            seconds_of(p.cqt_unreported), seconds_of(kCqtUnreportedMax)),
+                EINVAL);
+  }
+  if (p.hold_writes < Duration::zero()) {
+    return fail("the time for which writes are held must not be negative", EINVAL);
+  }
+  return check_range("the memory for copies of unflushed writes in bytes", p.replay_bytes_max,
+                     kReplayBytesMin, kReplayBytesMax);
 }
 
 }  // namespace
@@ -61,7 +80,7 @@ Result<void> ConnectParams::validate() const {
   const Duration least =
       std::min({connect_timeout, admin_timeout, command_timeout, bring_up_timeout});
   if (least <= Duration::zero()) return fail("a timeout must be longer than 0", EINVAL);
-  return {};
+  return check_recovery(*this);
 }
 
 std::string ConnectParams::address() const {

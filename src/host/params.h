@@ -22,6 +22,11 @@ inline constexpr std::uint32_t kAdminQueueEntriesMin = 32;
 inline constexpr std::uint32_t kIoQueuesMax = 128;
 /// An hour. KATO is 32 bits of milliseconds; whoever needs more means "off".
 inline constexpr std::uint32_t kKeepAliveMsMax = 3'600'000;
+/// CQT has 16 bits of milliseconds: an hour is more than any controller could ask for.
+inline constexpr Duration kCqtUnreportedMax = std::chrono::hours(1);
+/// Below, not one block of every format has room; above, more than a machine would give.
+inline constexpr std::uint64_t kReplayBytesMin = 64u * 1024;
+inline constexpr std::uint64_t kReplayBytesMax = 64ull * 1024 * 1024 * 1024;
 
 struct ConnectParams {
   std::string name = "nvmf0";  // the connection's: its namespaces are called NAMEn<NSID>
@@ -57,12 +62,13 @@ struct ConnectParams {
 
   LossPolicy loss;
   /// The Command Quiesce Time of a controller that does not report one.
-  Duration cqt_unreported{std::chrono::seconds(10)};
+  Duration cqt_unreported{std::chrono::seconds(10)};  // at most kCqtUnreportedMax
   bool fence = true;  // false: ranges with unanswered writes are written at once, whatever happens
   /// FIN and RST are the target's own; false where a proxy or forwarder may have sent them.
   bool trust_peer_close = true;
   Unflushed unflushed = Unflushed::trust;
-  std::uint64_t replay_bytes_max = 64u * 1024 * 1024;  // Unflushed::replay
+  /// Unflushed::replay: memory for copies, from kReplayBytesMin to kReplayBytesMax.
+  std::uint64_t replay_bytes_max = 64u * 1024 * 1024;
   /// Serial number and size stand for an identifier that no namespace has.
   bool weak_identity = false;
   /// From the first on_live() on, no write for so long: what a process that was killed had sent to

@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <optional>
 
+#include "nvme/result.h"
 #include "transport/timer.h"
 
 namespace nvmf::host {
 
 /// Limits of the timers: a day. Whoever needs more wants "for ever", or "off".
 inline constexpr Duration kLossTimerMax = std::chrono::hours(24);
+/// Shorter pauses between attempts would only keep a target busy.
+inline constexpr Duration kReconnectDelayMin = std::chrono::milliseconds(20);
 
 /// May be changed while connected and while not. All run from the moment a loss is detected.
 struct LossPolicy {
@@ -25,6 +28,11 @@ struct LossPolicy {
 
   friend bool operator==(const LossPolicy&, const LossPolicy&) = default;
 };
+
+/// Whether the values are possible: reconnect_delay from kReconnectDelayMin, the timers from 0, all
+/// up to kLossTimerMax. The error (EINVAL) is a sentence that names the option, its value, and what
+/// may stand there.
+Result<void> check(const LossPolicy& policy);
 
 /// What becomes of writes that were answered, but not flushed out of a volatile write cache, when
 /// the association is lost: perhaps the target lost its power and they are gone.
