@@ -18,6 +18,7 @@
 #include "host/io_queue.h"
 #include "host/namespace.h"
 #include "host/params.h"
+#include "host/retry_rules.h"
 #include "nvme/fabrics.h"
 #include "nvme/identify.h"
 #include "nvme/log_pages.h"
@@ -39,6 +40,10 @@ struct AssociationInfo {
   bool sq_flow_control = true;
   std::uint32_t io_queue_entries = 0;
   std::uint32_t r2t_max = 1;
+  /// CRDT1 to CRDT3, if the controller took ACRE (Set Features 16h); otherwise zero.
+  RetryDelays retry_delays{};
+  /// There is a volatile write cache, and it is enabled (VWC, Get Features 06h).
+  bool volatile_write_cache = false;
 };
 
 class Association {
