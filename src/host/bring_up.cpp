@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "host/connect_error.h"
+#include "host/feature_setup.h"
 #include "host/log.h"
 #include "host/namespace_scan.h"
 #include "nvme/admin.h"
@@ -23,6 +24,10 @@ constexpr Duration kResolveWatch = milliseconds(50);
 // Between two looks at CSTS: doubles from the first to the last.
 constexpr Duration kStatusPollFirst = milliseconds(1);
 constexpr Duration kStatusPollLast = milliseconds(100);
+// Before another attempt at a controller that is busy: doubles from the first to the last.
+constexpr Duration kBusyPauseFirst = milliseconds(100);
+constexpr Duration kBusyPauseLast = milliseconds(1000);
+constexpr Duration kCancelWatch = milliseconds(50);
 
 template <class T>
 std::unexpected<Error> error_of(const Result<T>& result) {
@@ -193,7 +198,8 @@ Task<Result<nvme::ConnectResponse>> connect_queue(const ConnectParams& p, QueueL
   }
   const auto response = nvme::ConnectResponse::decode(answer->cqe.result);
   if (response.authentication_required || response.secure_channel_required) {
-    co_return fail("the target requires authentication, which is not supported yet", EACCES);
+    co_return fail("the target requires authentication, which is not supported yet",
+                   kAuthenticationFailed);
   }
   // Base 2.1 §6.3: SQHD FFFFh says that SQ flow control is off, which only the host may ask for.
   sq_flow_control = answer->cqe.sqhd != nvme::kSqhdFlowControlOff;
@@ -420,12 +426,54 @@ Task<Result<void>> all_steps(BringUp& b) {
     if (auto ok = co_await step(b); !ok) co_return ok;
   }
   if (b.params().nr_io_queues != 0) {
+    if (auto ok = co_await set_up_features(b.a, b.timeout); !ok) co_return ok;
     if (auto ok = co_await read_limits(b); !ok) co_return ok;
     if (auto ok = co_await scan_namespaces(b.a, b.timeout); !ok) co_return ok;
     if (auto ok = co_await bring_up_queues(b); !ok) co_return ok;
   }
   if (!b.a.ending()) b.a.start_events();
   co_return Result<void>{};
+}
+
+Error with_context(const ConnectParams& params, const Error& error) {
+  return {connect_context(params) + error.message, error.code};
+}
+
+/// One attempt, which ends by itself `left` from now at the latest, because bring-up as a whole has
+/// `all`. The error has its context.
+Task<Result<std::unique_ptr<Association>>> attempt(ConnectParams params,
+                                                   std::vector<transport::Loop*> loops,
+                                                   BringUpControl& control, Duration left) {
+  const Duration all = params.bring_up_timeout;
+  const Duration step = std::min(params.connect_timeout, params.admin_timeout);
+  auto association = std::make_unique<Association>(std::move(params), std::move(loops));
+  Association& a = *association;
+  control.watch(&a);
+  transport::Timer deadline(a.control().timers(), [&a, all] {
+    a.end(Error{fmt::format("the target took longer than {:g} s to be ready for use",
+                            std::chrono::duration<double>(all).count()),
+                ETIMEDOUT});
+  });
+  deadline.arm(a.control().now() + left);
+  BringUp b{.a = a, .timeout = step};
+  Result<void> result = co_await all_steps(b);
+  deadline.cancel();
+  control.watch(nullptr);
+  // A reason that we gave ourselves, or a queue's, says more than the step that it stopped.
+  if (a.ending()) result = std::unexpected(a.end_reason());
+  if (result) co_return std::move(association);
+  const Error reason = with_context(a.params(), result.error());
+  co_await a.close(reason);
+  co_return std::unexpected(reason);
+}
+
+/// False if it was called off meanwhile.
+Task<bool> pause_unless_cancelled(transport::Loop& loop, BringUpControl& control, Duration pause) {
+  const Instant until = loop.now() + pause;
+  while (!control.cancelled() && loop.now() < until) {
+    co_await sleep(loop, std::min<Duration>(until - loop.now(), kCancelWatch));
+  }
+  co_return !control.cancelled();
 }
 
 }  // namespace
@@ -442,30 +490,20 @@ void BringUpControl::watch(Association* association) {
 
 Task<Result<std::unique_ptr<Association>>> bring_up(ConnectParams params,
                                                     std::vector<transport::Loop*> loops,
-                                                    BringUpControl& control) {
+                                                    BringUpControl& control, WhenBusy when_busy) {
   if (auto ok = params.validate(); !ok) co_return error_of(ok);
-  const std::string context = connect_context(params);
-  const Duration all = params.bring_up_timeout;
-  const Duration step = std::min(params.connect_timeout, params.admin_timeout);
-  auto association = std::make_unique<Association>(std::move(params), std::move(loops));
-  Association& a = *association;
-  control.watch(&a);
-  transport::Timer deadline(a.control().timers(), [&a, all] {
-    a.end(Error{fmt::format("the target took longer than {:g} s to be ready for use",
-                            std::chrono::duration<double>(all).count()),
-                ETIMEDOUT});
-  });
-  deadline.arm(a.control().now() + all);
-  BringUp b{.a = a, .timeout = step};
-  Result<void> result = co_await all_steps(b);
-  deadline.cancel();
-  control.watch(nullptr);
-  // A reason that we gave ourselves, or a queue's, says more than the step that it stopped.
-  if (a.ending()) result = std::unexpected(a.end_reason());
-  if (result) co_return std::move(association);
-  const Error reason{context + result.error().message, result.error().code};
-  co_await a.close(reason);
-  co_return std::unexpected(reason);
+  transport::Loop& loop = *loops.at(0);
+  const Instant until = loop.now() + params.bring_up_timeout;
+  Duration pause = kBusyPauseFirst;
+  for (;;) {
+    auto made = co_await attempt(params, loops, control, until - loop.now());
+    const bool busy = !made && made.error().code == kControllerBusy;
+    if (!busy || when_busy == WhenBusy::fail || loop.now() + pause >= until) co_return made;
+    if (!co_await pause_unless_cancelled(loop, control, pause)) {
+      co_return std::unexpected(with_context(params, *control.cancelled()));
+    }
+    pause = std::min(2 * pause, kBusyPauseLast);
+  }
 }
 
 }  // namespace nvmf::host

@@ -29,10 +29,18 @@ class BringUpControl {
   std::optional<Error> reason_;
 };
 
+/// What to do when the target has no controller free just now (kControllerBusy).
+enum class WhenBusy : std::uint8_t {
+  wait,  // again and again within bring_up_timeout: for a first connect, which has one attempt
+  fail,  // for a reconnect, whose attempts have pauses of their own
+};
+
 /// Runs on loops[0]. `control` must live until it is done. The error names address, NQNs, queue and
-/// reason, and what to try.
+/// reason, and what to try; connect_error.h says which are final after a loss. On a first connect
+/// each is. ECONNREFUSED: nobody listens there.
 Task<Result<std::unique_ptr<Association>>> bring_up(ConnectParams params,
                                                     std::vector<transport::Loop*> loops,
-                                                    BringUpControl& control);
+                                                    BringUpControl& control,
+                                                    WhenBusy when_busy = WhenBusy::wait);
 
 }  // namespace nvmf::host

@@ -40,6 +40,10 @@ std::string connect_context(const ConnectParams& p) {
   return fmt::format("cannot connect to {} at {}: ", p.subnqn, p.address());
 }
 
+bool final_for_reconnect(const Error& error) {
+  return error.code == kAuthenticationFailed;
+}
+
 Error connect_refused(const ConnectParams& p, std::uint16_t qid, const nvme::Cqe& cqe) {
   const std::string status = nvme::describe(cqe.status, nvme::StatusContext::fabrics);
   switch (cqe.status.code()) {
@@ -54,11 +58,11 @@ Error connect_refused(const ConnectParams& p, std::uint16_t qid, const nvme::Cqe
       return {fmt::format("the target has no controller free for {} ({}); try again later or "
                           "disconnect another host",
                           queue_name(qid), status),
-              EBUSY};
+              cqe.status.dnr ? EIO : kControllerBusy};
     case nvme::StatusCode::authentication_required:
       return {fmt::format("the target requires authentication, which is not supported yet ({})",
                           status),
-              EACCES};
+              kAuthenticationFailed};
     default:
       return {fmt::format("the target refused to connect {}: {}", queue_name(qid), status), EIO};
   }
