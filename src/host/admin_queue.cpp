@@ -41,6 +41,7 @@ Task<Result<CommandOutcome>> AdminQueue::execute(nvme::Sqe sqe, transport::DataD
     co_await turn;
   }
   ++submitted_;
+  submitted_at_ = loop().now();
   Result<CommandOutcome> outcome = co_await run(sqe, direction, data, timeout);
   release_slot();
   co_return outcome;
@@ -49,6 +50,7 @@ Task<Result<CommandOutcome>> AdminQueue::execute(nvme::Sqe sqe, transport::DataD
 Task<Result<CommandOutcome>> AdminQueue::execute_event_request() {
   const Gate::Pass inside(gate());
   ++submitted_;
+  submitted_at_ = loop().now();
   co_return co_await run(nvme::async_event_request(), transport::DataDirection::none, {},
                          Duration::zero());
 }

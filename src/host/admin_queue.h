@@ -45,6 +45,8 @@ class AdminQueue final : public QueueLink {
 
   /// Commands given to the network, apart from Keep Alive: traffic in the sense of CTRATT.TBKAS.
   [[nodiscard]] std::uint64_t submitted() const { return submitted_; }
+  /// When the last of them was.
+  [[nodiscard]] Instant submitted_at() const { return submitted_at_; }
 
  private:
   struct KeepAlive : transport::HostCommand {
@@ -62,6 +64,7 @@ class AdminQueue final : public QueueLink {
   std::uint32_t shared_used_ = 0;
   std::deque<Signal*> waiting_;  // each in the frame that waits
   std::uint64_t submitted_ = 0;
+  Instant submitted_at_{};
 };
 
 /// Reads `out.size()` bytes (a multiple of 4) of a log page, in pieces of at most `piece_bytes`,

@@ -18,8 +18,8 @@ namespace {
 // After an event nothing more is asked for this long, so that a controller that has always another
 // one ready costs little.
 constexpr Duration kEventPause = std::chrono::milliseconds(10);
-constexpr Duration kShutdownWait = std::chrono::seconds(1);
-constexpr Duration kShutdownPoll = std::chrono::milliseconds(10);
+constexpr Duration kShutdownWait = std::chrono::milliseconds(700);
+constexpr Duration kStatusPoll = std::chrono::milliseconds(5);
 constexpr std::uint64_t kAdminPieceBytesMax = 64 * 1024;
 
 std::string context(const Association& a) {
@@ -45,7 +45,7 @@ Association::~Association() {
 void Association::renew_admin() {
   // An admin queue that fails to open is bring_up()'s affair; later its end is everyone's.
   admin_ = std::make_unique<AdminQueue>(control(), [this](const Error& reason) {
-    if (info.cntlid != 0) end(reason);
+    if (info.cntlid != 0) lose(reason);
   });
 }
 
@@ -55,24 +55,112 @@ Association::QueueSlot& Association::add_queue() {
   QueueSlot& slot = queues_.emplace_back();
   slot.reactor = index % loops_.size();
   slot.counters = std::make_unique<QueueCounters>();
-  // on_down comes on the reactor, before close_queue() goes on there; so does what it posts here.
-  slot.queue = std::make_unique<IoQueue>(
-      *loops_[slot.reactor], static_cast<std::uint16_t>(index + 1), *slot.counters,
-      params_.command_timeout, [this, &loop = control()](const Error& reason) {
-        loop.post([this, reason] { end(reason); });
-      });
+  // Both come on the reactor, before close_queue() goes on there; so does what they post here.
+  IoQueueEvents events;
+  events.on_down = [this, &slot, &loop = control()](const QueueDown& down) {
+    loop.post([this, &slot, down] { queue_down(slot, down); });
+  };
+  const auto qid = static_cast<std::uint16_t>(index + 1);
+  events.on_overdue = [this, qid, &loop = control()](std::uint16_t cid) {
+    loop.post([this, qid, cid] { spawn(abort(qid, cid)); });
+  };
+  slot.queue = std::make_unique<IoQueue>(*loops_[slot.reactor], qid, *slot.counters,
+                                         params_.command_timeout, std::move(events));
   return slot;
 }
 
-void Association::end(Error reason) {
+void Association::queue_down(QueueSlot& slot, const QueueDown& down) {
+  slot.down = down;
+  if (!shutting_down_) lose(down.reason);
+}
+
+/// What it answers is of no interest: the command itself is answered, or its queue given up.
+Task<void> Association::abort(std::uint16_t qid, std::uint16_t cid) {
+  const Gate::Pass inside(tasks_);
+  // Base 2.1 §5.1.1: not more at a time than ACL allows.
+  if (ending() || !admin_->live() || aborts_ > info.controller.acl) co_return;
+  ++aborts_;
+  log(LogLevel::warning, fmt::format("{}: command {} on queue {} is overdue and is aborted",
+                                     context(*this), cid, qid));
+  (void)co_await admin_->execute(nvme::abort_command(qid, cid), params_.admin_timeout);
+  --aborts_;
+}
+
+void Association::lose(Error reason) {
+  if (!made_) return end(std::move(reason));
   if (end_reason_) return;
   end_reason_ = std::move(reason);
+  keep_alive_timer_.cancel();
+  ended_.fire();
+}
+
+void Association::end(Error reason) {
+  if (!end_reason_) end_reason_ = std::move(reason);
+  if (std::exchange(reset_, true)) return;
   keep_alive_timer_.cancel();
   admin_->end(*end_reason_);
   for (QueueSlot& slot : queues_) {
     loops_[slot.reactor]->post([queue = slot.queue.get(), why = *end_reason_] { queue->end(why); });
   }
   ended_.fire();
+}
+
+bool Association::all_down() const {
+  return admin_->ended() &&
+         std::ranges::all_of(queues_, [](const QueueSlot& slot) { return slot.down.has_value(); });
+}
+
+/// Reads CSTS until `reached` holds of it; false if it does not by then, or cannot be read.
+Task<bool> Association::wait_status(bool (*reached)(const nvme::ControllerStatus&), Instant until) {
+  while (!reset_ && control().now() < until) {
+    auto csts =
+        co_await admin_->execute(nvme::property_get(nvme::Property::csts), until - control().now());
+    if (!csts || !csts->cqe.status.ok()) co_return false;
+    const auto status = nvme::ControllerStatus::decode(csts->cqe.dw0());
+    if (reached(status)) co_return true;
+    if (status.cfs) co_return false;
+    co_await sleep(control(), kStatusPoll);
+  }
+  co_return false;
+}
+
+Task<void> Association::settle() {
+  const Gate::Pass inside(tasks_);
+  const Instant begin = control().now();
+  // A target that has gone closes all connections at about the same time.
+  while (!reset_ && !all_down() && control().now() < begin + kSettleTime) {
+    co_await sleep(control(), kStatusPoll);
+  }
+  if (reset_ || !admin_->live()) co_return;
+  const Instant until = begin + kDisableWait;
+  nvme::ControllerConfiguration cc = info.cc;
+  cc.en = false;
+  auto set = co_await admin_->execute(nvme::property_set(nvme::Property::cc, cc.encode()),
+                                      until - control().now());
+  if (!set || !set->cqe.status.ok()) co_return;
+  disabled_ = co_await wait_status([](const nvme::ControllerStatus& s) { return !s.rdy; }, until);
+}
+
+AssociationEnd Association::how_it_ended() const {
+  AssociationEnd e;
+  e.ended_at = ended_at_;
+  bool any = false;
+  e.peer_closed = true;
+  Instant command_at = admin_->submitted_at();
+  for (const QueueSlot& slot : queues_) {
+    const Instant at{Duration(slot.counters->submitted_at_ns.load(std::memory_order_relaxed))};
+    command_at = std::max(command_at, at);
+    if (!slot.down || !slot.down->unanswered_changes) continue;
+    any = true;
+    if (!slot.down->peer_closed) e.peer_closed = false;
+  }
+  e.controller_disabled = disabled_ || !any;
+  e.keep_alive_at = keep_alive_sent_at_;
+  e.command_at = std::max(command_at, keep_alive_sent_at_);
+  e.katt_ms = info.katt_ms;
+  e.traffic_based = info.traffic_based_keep_alive;
+  e.cqt_ms = info.controller.cqt;
+  return e;
 }
 
 Task<void> Association::close_queue(QueueSlot& slot) {
@@ -96,6 +184,7 @@ Task<void> Association::close(Error reason) {
   for (QueueSlot& slot : queues_) closing.push_back(close_queue(slot));
   co_await when_all(std::move(closing));
   co_await admin_->close(*end_reason_);
+  ended_at_ = control().now();
   co_await tasks_.wait_empty();
 }
 
@@ -103,19 +192,17 @@ Task<void> Association::shut_down() {
   const Gate::Pass inside(tasks_);
   keep_alive_timer_.cancel();
   if (ending() || !admin_->live()) co_return;
-  // CC has the values that bring-up gave it, and nobody else changes it. Base 2.1 §3.6.1.
+  // CC has the values that bring-up gave it, and nobody else changes it. Base 2.1 §3.6.1. A
+  // controller may end the I/O queues by itself as soon as it has been told.
   const Instant until = control().now() + kShutdownWait;
+  shutting_down_ = true;
   nvme::ControllerConfiguration cc = info.cc;
   cc.shn = nvme::kShnNormal;
   auto set =
       co_await admin_->execute(nvme::property_set(nvme::Property::cc, cc.encode()), kShutdownWait);
-  while (set && set->cqe.status.ok() && control().now() < until) {
-    auto csts =
-        co_await admin_->execute(nvme::property_get(nvme::Property::csts), until - control().now());
-    if (!csts || !csts->cqe.status.ok()) break;
-    const auto status = nvme::ControllerStatus::decode(csts->cqe.dw0());
-    if (status.shst == nvme::kShstComplete || status.cfs) break;
-    co_await sleep(control(), kShutdownPoll);
+  if (set && set->cqe.status.ok()) {
+    disabled_ = co_await wait_status(
+        [](const nvme::ControllerStatus& s) { return s.shst == nvme::kShstComplete; }, until);
   }
   if (ending()) co_return;
   // From here on the ends of queues are what we want, and no reason for anybody.
@@ -137,6 +224,7 @@ void Association::start_keep_alive() {
   // Where traffic counts, a check that finds some sends nothing: twice as many keep the distance.
   keep_alive_interval_ = keep_alive_timeout_ / (info.traffic_based_keep_alive ? 4 : 2);
   submitted_at_check_ = commands_submitted();
+  keep_alive_sent_at_ = control().now();
   keep_alive_timer_.arm(control().now() + keep_alive_interval_);
 }
 
@@ -154,7 +242,8 @@ void Association::check_keep_alive() {
   const Instant now = control().now();
   if (admin_->keep_alive_outstanding()) {
     if (now - keep_alive_sent_at_ >= keep_alive_timeout_) {
-      return end(
+      // Nothing that the admin queue could still say is waited for: lose() comes with its end.
+      return admin_->end(
           Error{fmt::format("{} did not answer a Keep Alive within {} ms", admin_->describe(),
                             keep_alive_timeout_ / std::chrono::milliseconds(1)),
                 ETIMEDOUT});
@@ -166,9 +255,9 @@ void Association::check_keep_alive() {
       keep_alive_sent_at_ = now;
       admin_->submit_keep_alive([this](nvme::Status status) {
         if (status.ok()) return;
-        end(Error{fmt::format("{} refused a Keep Alive: {}", admin_->describe(),
-                              nvme::describe(status, nvme::StatusContext::admin)),
-                  EIO});
+        lose(Error{fmt::format("{} refused a Keep Alive: {}", admin_->describe(),
+                               nvme::describe(status, nvme::StatusContext::admin)),
+                   EIO});
       });
     }
   }
@@ -238,25 +327,29 @@ Task<void> Association::handle_event(std::uint32_t dw0) {
   }
 }
 
-Task<void> Association::report_changed_namespaces() {
+/// Any may have changed (overflow) if that cannot be read.
+Task<Result<nvme::ChangedNamespaces>> Association::read_changed_namespaces() {
   std::vector<std::byte> page(nvme::kChangedNamespacesBytes);
   const nvme::GetLogPage get{.page = nvme::LogPage::changed_namespaces, .nsid = nvme::kNsidAll};
   auto read = co_await read_log_page(*admin_, get, page, page.size(), params_.admin_timeout);
-  if (!read) co_return;
-  if (!read->cqe.status.ok()) {
-    log(LogLevel::warning,
-        fmt::format("{} refused the list of changed namespaces: {}", context(*this),
-                    nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
-    co_return;
-  }
-  const auto changed = nvme::ChangedNamespaces::decode(page);
+  if (!read) co_return std::unexpected(read.error());
+  if (read->cqe.status.ok()) co_return nvme::ChangedNamespaces::decode(page);
   log(LogLevel::warning,
-      changed.overflow
-          ? fmt::format("{}: more namespaces changed than the controller can list; reconnect to "
-                        "see them",
-                        context(*this))
-          : fmt::format("{}: namespaces changed: {}; reconnect to see how", context(*this),
-                        fmt::join(changed.nsids, ", ")));
+      fmt::format("{} refused the list of changed namespaces: {}", context(*this),
+                  nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
+  co_return nvme::ChangedNamespaces{.overflow = true};
+}
+
+Task<void> Association::report_changed_namespaces() {
+  const auto changed = co_await read_changed_namespaces();
+  if (!changed) co_return;
+  log(LogLevel::warning,
+      changed->overflow
+          ? fmt::format("{}: more namespaces changed than the controller can list", context(*this))
+          : fmt::format("{}: namespaces changed: {}", context(*this),
+                        fmt::join(changed->nsids, ", ")));
+  if (!on_namespaces_changed) co_return;
+  co_await on_namespaces_changed(changed->overflow ? std::vector<std::uint32_t>{} : changed->nsids);
 }
 
 std::uint64_t admin_piece_bytes(const AssociationInfo& info) {

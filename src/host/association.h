@@ -1,8 +1,13 @@
 // A complete set of live queues to one controller, and what keeps it alive.
 //
 // bring_up() makes one; it is used as a whole and ends as a whole: the end of any queue ends all.
-// Whoever owns it waits for ended() and then calls close(). To survive a loss is to bring up
-// another one and to put its queues in the place of these.
+// Whoever owns it waits for ended(), then calls settle() and close(), and asks how_it_ended(). To
+// survive a loss is to bring up another one and to put its queues in the place of these.
+//
+// While it is being made, and when it is ended on purpose, end() resets everything at once. The
+// loss of a live one is gentler, lose(): the other queues stay for the moments of settle(), in
+// which the controller is disabled over the admin queue, if that lives, or those connections that
+// the controller's end has closed, too, say so. Both shorten what has to be waited for afterwards.
 //
 // Threads: the control loop's, loops[0]; each I/O queue is used on its own reactor. Nothing here
 // touches an I/O queue from elsewhere than by a post to its reactor, and the owner's posts arrive
@@ -10,11 +15,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "host/admin_queue.h"
+#include "host/fence_time.h"
 #include "host/io_queue.h"
 #include "host/namespace.h"
 #include "host/params.h"
@@ -46,6 +53,10 @@ struct AssociationInfo {
   bool volatile_write_cache = false;
 };
 
+/// See Association::settle().
+inline constexpr Duration kSettleTime = std::chrono::milliseconds(50);
+inline constexpr Duration kDisableWait = std::chrono::seconds(2);
+
 class Association {
  public:
   /// loops[0] is the control loop. I/O queue i (from 0) lives on loops[i % loops.size()].
@@ -58,6 +69,7 @@ class Association {
     std::size_t reactor = 0;  // index of its loop
     std::unique_ptr<QueueCounters> counters;
     std::unique_ptr<IoQueue> queue;  // its reactor's, until close() is done
+    std::optional<QueueDown> down;
   };
 
   AssociationInfo info;
@@ -81,15 +93,31 @@ class Association {
   /// Puts up Asynchronous Event Requests.
   void start_events();
 
-  /// Ends all queues at once with a reason; the first one stays. Safe from any callback on the
-  /// control loop: nothing is destroyed in here.
+  /// From bring_up(): it is complete.
+  void made() { made_ = true; }
+  /// It is lost, for a reason; the first one stays. Before made() the same as end(). Safe from any
+  /// callback on the control loop, as is end(): nothing is destroyed in here.
+  void lose(Error reason);
+  /// Ends all queues at once.
   void end(Error reason);
   [[nodiscard]] bool ending() const { return end_reason_.has_value(); }
   [[nodiscard]] const Error& end_reason() const { return *end_reason_; }
-  /// Fires when end() was called, by us or because a queue was lost.
+  /// Fires when lose() or end() was called, by us or because a queue was lost.
   [[nodiscard]] Signal& ended() { return ended_; }
 
-  /// Tells the controller that we go (CC.SHN) and waits until it is ready, about a second at most;
+  /// After ended(), before close(): disables the controller, if it can be told to (CC.EN = 0 until
+  /// CSTS.RDY = 0, Base 2.1 §3.1.4.5), otherwise waits kSettleTime for connections that end by
+  /// themselves. At most kDisableWait; end() makes it return soon.
+  Task<void> settle();
+  /// After close(). What is known about the end of the queues that carried unanswered changes; if
+  /// there was none of them, nothing can be executed any more (controller_disabled).
+  [[nodiscard]] AssociationEnd how_it_ended() const;
+
+  /// The namespaces that the controller says have changed; empty: any may have. In a coroutine of
+  /// the association's, which close() waits for.
+  std::function<Task<void>(std::vector<std::uint32_t>)> on_namespaces_changed;
+
+  /// Tells the controller that we go (CC.SHN) and waits until it is ready, less than a second;
   /// then ends the queues in order. For an association that nobody uses any more. close() follows.
   Task<void> shut_down();
   /// end(), and waits until every queue is gone and destroyed.
@@ -99,6 +127,10 @@ class Association {
   [[nodiscard]] std::uint64_t async_events() const { return async_events_; }
 
  private:
+  void queue_down(QueueSlot& slot, const QueueDown& down);
+  Task<void> abort(std::uint16_t qid, std::uint16_t cid);
+  Task<bool> wait_status(bool (*reached)(const nvme::ControllerStatus&), Instant until);
+  [[nodiscard]] bool all_down() const;
   Task<void> close_queue(QueueSlot& slot);
   Task<void> finish_queue(QueueSlot& slot);
   void check_keep_alive();
@@ -106,6 +138,7 @@ class Association {
   Task<void> serve_events();
   Task<void> handle_event(std::uint32_t dw0);
   Task<void> report_changed_namespaces();
+  Task<Result<nvme::ChangedNamespaces>> read_changed_namespaces();
 
   ConnectParams params_;
   std::vector<transport::Loop*> loops_;
@@ -119,6 +152,12 @@ class Association {
   Duration keep_alive_timeout_{};
   Duration keep_alive_interval_{};
   Instant keep_alive_sent_at_{};
+  bool made_ = false;
+  bool reset_ = false;  // end() was called
+  bool shutting_down_ = false;
+  bool disabled_ = false;   // the controller said so itself
+  std::size_t aborts_ = 0;  // Abort commands under way
+  Instant ended_at_{};
   std::uint64_t submitted_at_check_ = 0;
   std::uint64_t async_events_ = 0;
 };

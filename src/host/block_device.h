@@ -27,7 +27,8 @@ struct BlockRequest {
 
   /// The outcome: 0 or an errno. EINVAL for what is out of range or too long, ENOSPC for a write
   /// past the end, EPERM for a write to a read-only device, ENOTSUP, EIO for everything that went
-  /// wrong further away, ECANCELED after abandon(), ESHUTDOWN when the device is gone for good.
+  /// wrong further away, ECANCELED after abandon(), ESHUTDOWN when the device is gone for good. A
+  /// change of data that failed may have been made in part, or in full.
   int error = 0;
 
   // For the device's own use while the request is under way.
@@ -41,7 +42,14 @@ struct BlockRequest {
   std::uint8_t whereabouts = 0;
   std::uint8_t slot = 0;
   std::uint8_t fence = 0;
+  std::uint8_t loss_fence = 0;
+  std::uint8_t tries = 0;
   bool maybe_executed = false;
+  bool again = false;
+  std::int64_t waiting_since_ns = 0;
+  std::int64_t refused_since_ns = 0;
+  std::int64_t retry_at_ns = 0;
+  std::uint64_t flush_mark = 0;
 };
 
 struct BlockInfo {

@@ -45,6 +45,12 @@ void BounceSlots::lose(std::uint8_t slot) {
   lost_[slot] = true;
 }
 
+bool BounceSlots::regain(std::uint8_t slot) {
+  const bool was = lost_[slot];
+  lost_[slot] = false;
+  return was;
+}
+
 std::byte* BounceSlots::head(std::size_t slot) const {
   return &memory_[(slot * 2) << shift_];
 }

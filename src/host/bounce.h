@@ -42,8 +42,10 @@ class BounceSlots {
   /// A free slot for the request, or kNoSlot.
   std::uint8_t take(BlockRequest& request);
   void put(std::uint8_t slot);
-  /// It belongs to nobody any more and is never given out again.
+  /// It belongs to nobody any more and is not given out again before regain().
   void lose(std::uint8_t slot);
+  /// False if it was not lost.
+  bool regain(std::uint8_t slot);
   [[nodiscard]] std::size_t size() const { return requests_.size(); }
   /// Who has it; nullptr if nobody has.
   [[nodiscard]] BlockRequest* request(std::size_t slot) const { return requests_[slot]; }

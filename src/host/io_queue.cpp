@@ -11,11 +11,11 @@
 namespace nvmf::host {
 
 IoQueue::IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,
-                 Duration command_timeout, std::move_only_function<void(const Error&)> on_down)
+                 Duration command_timeout, IoQueueEvents events)
     : QueueLink(loop, qid),
       counters_(counters),
       timeout_(command_timeout),
-      on_down_(std::move(on_down)),
+      events_(std::move(events)),
       timeout_check_(loop.timers(), [this] { check_timeouts(); }) {}
 
 void IoQueue::prepare() {
@@ -61,6 +61,8 @@ void IoQueue::submit(IoCommand& command) {
   newest_ = &command;
   ++in_flight_;
   QueueCounters::add(counters_.commands, 1);
+  counters_.submitted_at_ns.store(command.submitted_at.time_since_epoch().count(),
+                                  std::memory_order_relaxed);
   if (!timeout_check_.armed()) timeout_check_.arm(loop().now() + timeout_);
   qpair().submit(command);
 }
@@ -70,6 +72,7 @@ void IoQueue::completed(IoCommand& command) {
   (command.newer != nullptr ? command.newer->older : newest_) = command.older;
   --in_flight_;
   const bool answered = command.delivery == transport::Delivery::answered;
+  if (aborted_ == &command) aborted_ = nullptr;
   if (!answered || !command.cqe.status.ok()) {
     QueueCounters::add(counters_.errors, 1);
   } else if (command.direction == transport::DataDirection::from_controller) {
@@ -79,7 +82,8 @@ void IoQueue::completed(IoCommand& command) {
   }
   NamespaceDevice& device = *command.device;
   BlockRequest& request = *command.request;
-  const int error = device.outcome(command);
+  const PartOutcome outcome = device.outcome(command);
+  if (outcome.maybe_executed) unanswered_changes_ = true;
   if (command.ranges != nullptr) {
     command.ranges->next = std::exchange(free_ranges_, command.ranges);
     command.ranges = nullptr;
@@ -87,23 +91,33 @@ void IoQueue::completed(IoCommand& command) {
   command.next = std::exchange(free_, &command);
   // The command may be taken again from here on.
   QueueGroup* const waiting = group;
-  device.part_done(request, error);
+  device.part_done(request, outcome);
   if (waiting != nullptr) waiting->pump();
 }
 
-/// Commands are looked at once in a while, not each by a timer of its own: the oldest tells.
+/// Commands are looked at once in a while, not each by a timer of its own: the oldest tells. It is
+/// aborted first; an answer, whatever it says, is better than a connection that has to be ended.
 void IoQueue::check_timeouts() {
   if (oldest_ == nullptr) return;
-  const Duration age = loop().now() - oldest_->submitted_at;
-  if (age >= timeout_) {
-    end(Error{fmt::format("{} did not answer a {} command within {:g} s", describe(),
-                          nvme::opcode_name(oldest_->sqe, false),
-                          std::chrono::duration<double>(timeout_).count()),
-              ETIMEDOUT});
-    return;
-  }
+  const Instant now = loop().now();
+  const Duration age = now - oldest_->submitted_at;
+  const Duration grace = std::min(kAbortGrace, timeout_);
   // At the earliest when the oldest of now is due; not more than ten times per timeout.
-  timeout_check_.arm(loop().now() + std::max(timeout_ - age, timeout_ / 10));
+  if (age < timeout_) return timeout_check_.arm(now + std::max(timeout_ - age, timeout_ / 10));
+  // Of a command that is not out yet, the controller knows nothing.
+  const bool known = oldest_->delivery == transport::Delivery::unanswered;
+  if (known && aborted_ != oldest_) {
+    aborted_ = oldest_;
+    aborted_at_ = now;
+    if (events_.on_overdue) events_.on_overdue(oldest_->sqe.cid);
+  } else if (!known || now - aborted_at_ >= grace) {
+    return end(Error{fmt::format("{} did not answer a {} command within {:g} s{}", describe(),
+                                 nvme::opcode_name(oldest_->sqe, false),
+                                 std::chrono::duration<double>(timeout_).count(),
+                                 known ? ", nor when it was told to abort it" : ""),
+                     ETIMEDOUT});
+  }
+  timeout_check_.arm(aborted_at_ + grace);
 }
 
 void IoQueue::on_slot() {
@@ -113,7 +127,11 @@ void IoQueue::on_slot() {
 void IoQueue::on_down(const Error& reason) {
   timeout_check_.cancel();
   if (group != nullptr) group->remove(*this);
-  if (on_down_) on_down_(reason);
+  if (events_.on_down) {
+    events_.on_down({.reason = reason,
+                     .peer_closed = qpair().peer_closed(),
+                     .unanswered_changes = unanswered_changes_});
+  }
 }
 
 }  // namespace nvmf::host

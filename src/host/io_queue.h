@@ -25,12 +25,33 @@ struct QueueCounters {
   std::atomic<std::uint64_t> read_bytes{0};
   std::atomic<std::uint64_t> written_bytes{0};
   std::atomic<std::uint64_t> errors{0};  // refused by the controller, or never answered
+  /// When the last command was submitted, in the loops' time.
+  std::atomic<std::int64_t> submitted_at_ns{0};
 
   /// For the one thread that writes: no locked instruction.
   static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
 };
+
+/// How a queue went down.
+struct QueueDown {
+  Error reason;
+  bool peer_closed = false;         // FIN or RST came, before we ended it
+  bool unanswered_changes = false;  // commands that change data were sent and not answered
+};
+
+/// What a queue tells of itself, on its reactor.
+struct IoQueueEvents {
+  /// It went down, after its commands were completed.
+  std::move_only_function<void(const QueueDown&)> on_down;
+  /// A command is overdue: the controller is to be told to abort it (Base 2.1 §5.1.1).
+  std::move_only_function<void(std::uint16_t cid)> on_overdue;
+};
+
+/// After its deadline a command is to be aborted; this much later, or after as much as the deadline
+/// itself if that is less, the queue is given up.
+inline constexpr Duration kAbortGrace = std::chrono::seconds(5);
 
 /// Ranges of a Dataset Management command that has more than one. Few are needed: with none free,
 /// commands of a single range do the same.
@@ -54,9 +75,8 @@ struct IoCommand : transport::HostCommand {
 
 class IoQueue final : public QueueLink {
  public:
-  /// `on_down` is called on the reactor when the queue is lost, after its commands were completed.
   IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,
-          Duration command_timeout, std::move_only_function<void(const Error&)> on_down);
+          Duration command_timeout, IoQueueEvents events);
 
   /// After open() and Connect: the pool.
   void prepare();
@@ -82,7 +102,11 @@ class IoQueue final : public QueueLink {
 
   QueueCounters& counters_;
   Duration timeout_;
-  std::move_only_function<void(const Error&)> on_down_;
+  IoQueueEvents events_;
+  bool unanswered_changes_ = false;
+  /// The oldest command has been told on_overdue() of, at this time.
+  const IoCommand* aborted_ = nullptr;
+  Instant aborted_at_{};
   bool prepared_ = false;
   std::unique_ptr<IoCommand[]> commands_;
   std::unique_ptr<DsmRanges[]> ranges_;

@@ -6,6 +6,8 @@
 #include <array>
 #include <utility>
 
+#include "host/request_state.h"
+#include "host/retry_rules.h"
 #include "nvme/admin.h"
 #include "nvme/check.h"
 
@@ -13,31 +15,8 @@ namespace nvmf::host {
 
 namespace {
 
-// BlockRequest::stage. A deallocate with FUA is Dataset Management, then Flush. What changes less
-// than whole blocks waits for its hold, reads the ends of its range, then does what it is to do.
-constexpr std::uint8_t kStageFirst = 0;
-constexpr std::uint8_t kStageFlush = 1;
-constexpr std::uint8_t kStageHold = 2;
-constexpr std::uint8_t kStageReadEnds = 3;
-
-// BlockRequest::whereabouts, for those that may be abandoned, and for who has to be told of the
-// end.
-constexpr std::uint8_t kPlain = 0;           // in no list of others
-constexpr std::uint8_t kWaitsForHolds = 1;   // of others: not admitted yet
-constexpr std::uint8_t kAdmitted = 2;        // by the holds
-constexpr std::uint8_t kWaitsForBounce = 3;  // memory
-constexpr std::uint8_t kHasBounce = 4;       // and a hold, asked for or granted, if it changes data
-
 /// Only ever read; a HostCommand's data is not const because reads land in it.
 alignas(64) std::array<std::byte, kZeroBufferBytes> g_zeroes{};
-
-bool is_flush(const BlockRequest& r) {
-  return r.op == BlockOp::flush || r.stage == kStageFlush;
-}
-
-bool changes_data(BlockOp op) {
-  return op == BlockOp::write || op == BlockOp::write_zeroes || op == BlockOp::deallocate;
-}
 
 std::uint32_t fua_bit(const BlockRequest& r) {
   return r.fua ? nvme::kCdw12Fua : 0;
@@ -62,19 +41,25 @@ std::string_view op_name(BlockOp op) {
 }  // namespace
 
 NamespaceDevice::NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup& group,
-                                 std::shared_ptr<RangeHolds> holds, std::size_t reactor)
+                                 std::shared_ptr<RangeHolds> holds, std::size_t reactor,
+                                 std::shared_ptr<NamespaceShared> shared)
     : ns_(std::move(ns)),
+      info_(ns_->info),
+      shared_(shared ? std::move(shared) : std::make_shared<NamespaceShared>(Unflushed::trust)),
       group_(group),
       all_holds_(std::move(holds)),
       holds_(all_holds_->on(reactor)),
       reads_(kUnalignedReads, ns_->block_shift),
-      writes_(holds_.slots(), ns_->block_shift) {
+      writes_(holds_.slots(), ns_->block_shift),
+      lift_timer_(group.loop().timers(), [this] { lift_due(); }),
+      retry_timer_(group.loop().timers(), [this] { retry_due(); }),
+      patience_timer_(group.loop().timers(), [this] { expire(); }) {
   holds_.attach(*this);
   group_.adopt(*this);
 }
 
 NamespaceDevice::~NamespaceDevice() {
-  NVMF_CHECK(first_ == nullptr);
+  NVMF_CHECK(first_ == nullptr && parked_ == nullptr);
   group_.forget(*this);
 }
 
@@ -86,9 +71,13 @@ void NamespaceDevice::submit(BlockRequest& request) {
   request.whereabouts = kPlain;
   request.slot = kNoSlot;
   request.fence = kNoSlot;
+  request.loss_fence = kNoSlot;
   request.maybe_executed = false;
+  request.again = false;
+  request.tries = 0;
   request.next = nullptr;
   if (group_.shut_error() != 0) return group_.complete_later(request, group_.shut_error());
+  if (failing_ != 0) return group_.complete_later(request, failing_);
   if (const int error = check(request)) return group_.complete_later(request, error);
   if (request.op == BlockOp::deallocate) prepare_deallocate(request);
   if (request.length_bytes == 0 && !is_flush(request)) return group_.complete_later(request, 0);
@@ -97,7 +86,7 @@ void NamespaceDevice::submit(BlockRequest& request) {
   if (changes_data(request.op) && !is_flush(request)) {
     const bool may_go = holds_.admit(request);
     request.whereabouts = may_go ? kAdmitted : kWaitsForHolds;
-    if (!may_go) return;
+    if (!may_go) return begin_wait(request);
   }
   enqueue(request);
   group_.pump();
@@ -112,7 +101,7 @@ void NamespaceDevice::on_admitted(BlockRequest& request) {
 /// What was sent keeps its range until it is answered. With a hold, asked for or granted, it has
 /// its place before all that come later; without, it has been nowhere yet and need not go.
 void NamespaceDevice::abandon(BlockRequest& request) {
-  if (!changes_data(request.op)) return;
+  if (!changes_data(request.op) || !shared_->rules.order_abandoned) return;
   switch (request.whereabouts) {
     case kAdmitted:
       return holds_.abandon(request);
@@ -131,7 +120,7 @@ void NamespaceDevice::abandon(BlockRequest& request) {
 
 /// The one place where a request is judged.
 int NamespaceDevice::check(const BlockRequest& r) const {
-  const BlockInfo& info = ns_->info;
+  const BlockInfo& info = info_;
   if (changes_data(r.op) && info.read_only) return EPERM;
   if (r.op == BlockOp::flush) return 0;
   if (r.op == BlockOp::deallocate && !info.deallocate) return ENOTSUP;
@@ -152,10 +141,10 @@ int NamespaceDevice::check(const BlockRequest& r) const {
 /// at the start counts as issued, what is left out at the end is never reached: blocks_left()
 /// counts whole blocks only.
 void NamespaceDevice::prepare_deallocate(BlockRequest& r) {
-  const std::uint64_t mask = ns_->info.block_bytes - 1;
+  const std::uint64_t mask = info_.block_bytes - 1;
   const std::uint64_t end = (r.offset_bytes + r.length_bytes) & ~mask;
   const std::uint64_t start = (r.offset_bytes + mask) & ~mask;
-  r.issued_bytes = start - (r.offset_bytes & ~mask);
+  r.issued_bytes = first_whole_bytes(r);
   // Not a single whole block: of a deallocate with FUA the flush remains.
   if (start >= end && r.fua) {
     r.stage = kStageFlush;
@@ -163,10 +152,15 @@ void NamespaceDevice::prepare_deallocate(BlockRequest& r) {
   }
 }
 
+std::uint64_t NamespaceDevice::first_whole_bytes(const BlockRequest& r) const {
+  const std::uint64_t mask = info_.block_bytes - 1;
+  return ((r.offset_bytes + mask) & ~mask) - (r.offset_bytes & ~mask);
+}
+
 // issued_bytes counts from the start of the block in which the request begins.
 
 std::uint64_t NamespaceDevice::blocks_left(const BlockRequest& r) const {
-  const std::uint64_t inward = r.op == BlockOp::deallocate ? 0 : ns_->info.block_bytes - 1;
+  const std::uint64_t inward = r.op == BlockOp::deallocate ? 0 : info_.block_bytes - 1;
   const std::uint64_t end = (r.offset_bytes + r.length_bytes + inward) >> ns_->block_shift;
   const std::uint64_t next = next_lba(r);
   return end > next ? end - next : 0;
@@ -186,7 +180,7 @@ void NamespaceDevice::enqueue(BlockRequest& r) {
   const bool first = first_ == nullptr;
   (last_ != nullptr ? last_->next : first_) = &r;
   last_ = &r;
-  if (first) group_.enlist(*this);
+  if (first && !paused_) group_.enlist(*this);
 }
 
 void NamespaceDevice::dequeue_front() {
@@ -205,6 +199,7 @@ bool NamespaceDevice::issue_part() {
   BlockRequest& r = *first_;
   command->device = this;
   command->request = &r;
+  if (is_flush(r)) r.flush_mark = shared_->unflushed.mark();
   r.issued_bytes += build(*command, r);
   ++r.parts;
   if (all_issued(r)) dequeue_front();
@@ -214,7 +209,7 @@ bool NamespaceDevice::issue_part() {
 
 std::uint64_t NamespaceDevice::build(IoCommand& command, BlockRequest& r) const {
   if (is_flush(r)) {
-    command.sqe = nvme::flush_command(ns_->info.nsid);
+    command.sqe = nvme::flush_command(info_.nsid);
     return std::uint64_t{1} << ns_->block_shift;
   }
   if (r.stage == kStageReadEnds) return build_read_ends(command, r);
@@ -249,8 +244,8 @@ std::uint64_t NamespaceDevice::build_transfer(IoCommand& command, BlockRequest& 
   const Piece piece = next_piece(r);
   const auto blocks = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(piece.blocks, ns_->limits.transfer_blocks));
-  command.sqe = write ? nvme::write_command(ns_->info.nsid, next_lba(r), blocks, fua_bit(r))
-                      : nvme::read_command(ns_->info.nsid, next_lba(r), blocks);
+  command.sqe = write ? nvme::write_command(info_.nsid, next_lba(r), blocks, fua_bit(r))
+                      : nvme::read_command(info_.nsid, next_lba(r), blocks);
   command.direction =
       write ? transport::DataDirection::to_controller : transport::DataDirection::from_controller;
   command.data = piece.data;
@@ -271,10 +266,10 @@ std::uint64_t NamespaceDevice::build_zeroes(IoCommand& command, BlockRequest& r)
   const Piece piece = next_piece(r);
   if (piece.bounced) return build_transfer(command, r, true);
   const std::uint64_t left = piece.blocks;
-  if (!ns_->info.write_zeroes) {
+  if (!info_.write_zeroes) {
     const auto blocks =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(left, ns_->limits.zero_data_blocks));
-    command.sqe = nvme::write_command(ns_->info.nsid, next_lba(r), blocks, fua_bit(r));
+    command.sqe = nvme::write_command(info_.nsid, next_lba(r), blocks, fua_bit(r));
     command.direction = transport::DataDirection::to_controller;
     command.data = g_zeroes.data();
     command.data_bytes = blocks << ns_->block_shift;
@@ -284,7 +279,7 @@ std::uint64_t NamespaceDevice::build_zeroes(IoCommand& command, BlockRequest& r)
   const std::uint32_t most =
       deallocate ? ns_->limits.zeroes_deallocate_blocks : ns_->limits.zeroes_blocks;
   const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(left, most));
-  command.sqe = nvme::write_zeroes_command(ns_->info.nsid, next_lba(r), blocks,
+  command.sqe = nvme::write_zeroes_command(info_.nsid, next_lba(r), blocks,
                                            fua_bit(r) | (deallocate ? nvme::kCdw12Deac : 0));
   return std::uint64_t{blocks} << ns_->block_shift;
 }
@@ -312,52 +307,57 @@ std::uint64_t NamespaceDevice::build_deallocate(IoCommand& command, BlockRequest
     lba += blocks;
     left -= blocks;
   }
-  command.sqe = nvme::dsm_command(ns_->info.nsid, count);
+  command.sqe = nvme::dsm_command(info_.nsid, count);
   command.direction = transport::DataDirection::to_controller;
   command.data = out.data();
   command.data_bytes = static_cast<std::uint32_t>(count * nvme::kDsmRangeBytes);
   return (total_left - left) << ns_->block_shift;
 }
 
-int NamespaceDevice::outcome(const IoCommand& command) {
-  const bool answered = command.delivery == transport::Delivery::answered;
-  if (answered && command.cqe.status.ok()) return 0;
-  // The end of a queue is told once, by its owner.
-  if (!answered) {
-    BlockRequest& r = *command.request;
-    const bool changes = changes_data(r.op) && !is_flush(r) && r.stage != kStageReadEnds;
-    if (changes && command.delivery == transport::Delivery::unanswered) r.maybe_executed = true;
-    return EIO;
-  }
+PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
+  if (command.delivery != transport::Delivery::answered) return lost(command);
+  if (command.cqe.status.ok()) return {};
+  BlockRequest& r = *command.request;
+  const std::int64_t now_ns = group_.loop().now().time_since_epoch().count();
+  if (r.tries == 0) r.refused_since_ns = now_ns;
+  const RetryDecision retry = decide_retry(
+      command.cqe.status, r.tries, Duration(now_ns - r.refused_since_ns), group_.retry_delays());
   std::uint64_t suppressed = 0;
   if (group_.log_limiter().admit(group_.loop().now(), suppressed)) {
     log(LogLevel::warning,
-        fmt::format("{}: {} of {} bytes from byte {} failed: the controller answered {} with {}{}",
-                    ns_->info.name, op_name(command.request->op), command.request->length_bytes,
-                    command.request->offset_bytes, nvme::opcode_name(command.sqe, false),
+        fmt::format("{}: {} of {} bytes from byte {} {}: the controller answered {} with {}{}",
+                    info_.name, op_name(r.op), r.length_bytes, r.offset_bytes,
+                    retry.again ? "will be tried again" : "failed",
+                    nvme::opcode_name(command.sqe, false),
                     nvme::describe(command.cqe.status, nvme::StatusContext::nvm),
                     suppressed != 0 ? fmt::format(" ({} more like it)", suppressed) : ""));
   }
-  return errno_of(command.cqe.status, command.request->op);
+  if (retry.again && stop_error() == 0) return {.again = true, .pause = retry.pause};
+  return {.error = errno_of(command.cqe.status, r.op)};
 }
 
-void NamespaceDevice::part_done(BlockRequest& r, int error) {
+void NamespaceDevice::part_done(BlockRequest& r, const PartOutcome& o) {
   --r.parts;
-  if (error != 0 && r.error == 0) {
-    r.error = error;
-    // The rest is not worth sending. Only the first request can be issued in part.
-    if (first_ == &r) dequeue_front();
+  if (o.error != 0 && r.error == 0) r.error = o.error;
+  if (o.maybe_executed) r.maybe_executed = true;
+  if (o.again) {
+    const Instant at = o.pause > Duration::zero() ? group_.loop().now() + o.pause : Instant{};
+    const std::int64_t at_ns = at.time_since_epoch().count();
+    r.retry_at_ns = r.again ? std::max(r.retry_at_ns, at_ns) : at_ns;
+    r.again = true;
   }
+  // The rest is not worth sending. Only the first request can be issued in part.
+  if ((r.error != 0 || r.again) && first_ == &r) dequeue_front();
   if (r.parts != 0 || first_ == &r) return;
+  if (r.error != 0) return end(r);
+  if (r.again) return park(r);
   finish(r);
 }
 
 void NamespaceDevice::finish(BlockRequest& r) {
   const bool flush_next = r.op == BlockOp::deallocate && r.fua && r.stage == kStageFirst;
   const bool ends_read = r.stage == kStageReadEnds;
-  if (r.error == 0 && (flush_next || ends_read) && group_.shut_error() != 0) {
-    r.error = group_.waiting_error();
-  }
+  if (flush_next || ends_read) r.error = stop_error();
   if (r.error != 0) return end(r);
   if (flush_next) r.stage = kStageFlush;
   if (ends_read) merge(r);
@@ -368,19 +368,35 @@ void NamespaceDevice::finish(BlockRequest& r) {
 
 /// Who is told of the end may begin something else at once: so the request's owner is the last.
 ///
-/// What was sent and never answered may still be executed: nobody may write there again over this
-/// association, which is about to end as a whole, though other reactors may not know it yet. So its
-/// range is not given back; who waits for it is answered by shut().
+/// What was sent and never answered may still be executed: its range is fenced, or keeps the hold
+/// that it has, until that cannot be any more.
 void NamespaceDevice::end(BlockRequest& r) {
+  if (r.error == 0) settle_flush(r);
+  if (r.maybe_executed && r.loss_fence == kNoSlot) fence_lost(r);
   const std::uint8_t whereabouts = std::exchange(r.whereabouts, kPlain);
-  if (r.maybe_executed && whereabouts == kHasBounce) {
-    writes_.lose(std::exchange(r.slot, kNoSlot));
-    return r.complete(r);
-  }
-  if (r.maybe_executed && whereabouts == kAdmitted) holds_.fence(range_of(r));
+  const bool fenced = r.loss_fence != kNoSlot;
+  if (whereabouts == kHasBounce && fenced) writes_.lose(std::exchange(r.slot, kNoSlot));
+  if (whereabouts == kHasBounce && !fenced) release_slot(r);
   if (whereabouts == kAdmitted) holds_.finished(r);
-  if (whereabouts == kHasBounce) release_slot(r);
+  if (fenced && !shared_->rules.fence_after_error) {
+    losses_.remove_one(r.loss_fence);
+    lifted(r.loss_fence, 1);
+  }
   r.complete(r);
+}
+
+void NamespaceDevice::settle_flush(BlockRequest& r) {
+  UnflushedWrites& unflushed = shared_->unflushed;
+  const bool flushed = is_flush(r);
+  if (flushed) unflushed.flushed(r.flush_mark);
+  const bool changed = changes_data(r.op) && !flushed;
+  if (changed && !r.fua) unflushed.written();
+  if ((flushed || (changed && r.fua)) && unflushed.must_fail()) {
+    log(LogLevel::error, fmt::format("{}: a flush fails, as asked for (--unflushed=fail): writes "
+                                     "answered before the target was lost may be lost with it",
+                                     info_.name));
+    r.error = EIO;
+  }
 }
 
 void NamespaceDevice::fail_front(int error) {
@@ -393,7 +409,7 @@ void NamespaceDevice::fail_front(int error) {
 // ---- what is not whole blocks ----
 
 bool NamespaceDevice::unaligned(const BlockRequest& r) const {
-  const std::uint64_t rest = (r.offset_bytes | r.length_bytes) & (ns_->info.block_bytes - 1);
+  const std::uint64_t rest = (r.offset_bytes | r.length_bytes) & (info_.block_bytes - 1);
   return rest != 0 && r.op != BlockOp::flush && r.op != BlockOp::deallocate;
 }
 
@@ -411,12 +427,14 @@ void NamespaceDevice::submit_unaligned(BlockRequest& r) {
   if (r.slot != kNoSlot) return begin_unaligned(r);
   r.whereabouts = kWaitsForBounce;
   slots.waiting.push_back(r);
+  begin_wait(r);
 }
 
 void NamespaceDevice::begin_unaligned(BlockRequest& r) {
   r.whereabouts = kHasBounce;
   if (changes_data(r.op)) {
     r.stage = kStageHold;
+    begin_wait(r);
     return holds_.ask(r.slot, cover(r).bytes(ns_->block_shift));
   }
   enqueue(r);
@@ -447,30 +465,8 @@ void NamespaceDevice::release_slot(BlockRequest& r) {
   const std::uint8_t slot = std::exchange(r.slot, kNoSlot);
   slots.put(slot);
   if (changes_data(r.op)) holds_.release(slot);
-  if (group_.shut_error() != 0) return;
+  if (stop_error() != 0) return;
   if (BlockRequest* const next = slots.waiting.pop_front()) submit_unaligned(*next);
-}
-
-void NamespaceDevice::shut(int waiting_error) {
-  const auto fail = [&](BlockRequest& r) {
-    r.error = waiting_error;
-    end(r);
-  };
-  holds_.close();
-  for (std::size_t i = 0; i < writes_.size(); ++i) {
-    BlockRequest* const r = writes_.request(i);
-    if (r != nullptr && r->stage == kStageHold) fail(*r);
-  }
-  for (RequestList* list : {&reads_.waiting, &writes_.waiting}) {
-    while (BlockRequest* const r = list->pop_front()) {
-      r->whereabouts = kPlain;
-      fail(*r);
-    }
-  }
-  while (BlockRequest* const r = holds_.take_waiting()) {
-    r->whereabouts = kPlain;
-    fail(*r);
-  }
 }
 
 }  // namespace nvmf::host

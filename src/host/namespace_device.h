@@ -9,6 +9,13 @@
 // the blocks at its ends, change them, and write; see bounce.h for the memory. Reads that are not
 // whole blocks need such memory too, but hold nothing.
 //
+// Loss. A part that was lost with its queue is done again, with the whole request, when there is a
+// queue again. If it changes data and was sent, its range is fenced first, and the request waits
+// until the fence is lifted (settle_losses()); the fence stays also when the request ends
+// otherwise. What the controller refused may be tried again, too (retry_rules.h). Whatever waits
+// fails with EIO when set_failing() says so, or when it has waited for longer than the group's
+// patience.
+//
 // Thread: the reactor's. Nothing is allocated per request, except what a hold's posts allocate.
 #pragma once
 
@@ -17,22 +24,42 @@
 
 #include "host/block_device.h"
 #include "host/bounce.h"
+#include "host/health.h"
 #include "host/io_queue.h"
+#include "host/loss_fences.h"
 #include "host/namespace.h"
+#include "host/policy.h"
 #include "host/queue_group.h"
 #include "host/range_holds.h"
+#include "host/unflushed.h"
 
 namespace nvmf::host {
+
+/// What the end of a part means for its request.
+struct PartOutcome {
+  int error = 0;                // final: an errno
+  bool again = false;           // to be done again, `pause` from now at the earliest
+  bool maybe_executed = false;  // it changes data, was sent, and never answered
+  Duration pause{};
+};
+
+/// What the devices of a namespace have in common beside their holds.
+struct NamespaceShared {
+  explicit NamespaceShared(Unflushed mode) : unflushed(mode) {}
+  SafetyRules rules;
+  UnflushedWrites unflushed;
+};
 
 class NamespaceDevice final : public BlockDevice, private HoldUser {
  public:
   /// `holds` is shared by the namespace's devices; `reactor` is this one's number there. To be
   /// destroyed before the group.
   NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup& group,
-                  std::shared_ptr<RangeHolds> holds, std::size_t reactor);
+                  std::shared_ptr<RangeHolds> holds, std::size_t reactor,
+                  std::shared_ptr<NamespaceShared> shared = nullptr);
   ~NamespaceDevice() override;
 
-  [[nodiscard]] const BlockInfo& info() const override { return ns_->info; }
+  [[nodiscard]] const BlockInfo& info() const override { return info_; }
   void submit(BlockRequest& request) override;
   void abandon(BlockRequest& request) override;
 
@@ -44,21 +71,68 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   /// Ends the first request that waits: now if none of its parts is in flight, else with them.
   void fail_front(int error);
   /// What a command's end means for its request: 0 or an errno. Logs what failed.
-  int outcome(const IoCommand& command);
-  /// A part of the request has ended with `error`.
-  void part_done(BlockRequest& request, int error);
+  PartOutcome outcome(const IoCommand& command);
+  /// A part of the request has ended.
+  void part_done(BlockRequest& request, const PartOutcome& outcome);
+  /// The group's patience has changed.
+  void check_patience();
+
+  // Loss, for the owner of the subsystem.
+  /// Requests wait although there may be queues, until resume(): it is not known to be the same
+  /// disk. At first a device is not paused.
+  void pause() { set_paused(true); }
+  /// It is the same disk, as it is now.
+  void resume(std::shared_ptr<const Namespace> ns);
+  /// Other than 0: what waits and what comes fails with it. 0: no longer.
+  void set_failing(int error);
+  /// The association in which the latest requests were lost has ended; from `lifts_at` on nothing
+  /// of them can be executed any more (Instant::max(): never known).
+  void settle_losses(Instant lifts_at);
+  /// No change of data anywhere before `lifts_at`: what another process may have left under way.
+  void fence_all(Instant lifts_at);
+  /// Appends this reactor's fences, and adds what waits here.
+  void describe(NamespaceHealth& health) const;
   NamespaceDevice* next_waiting = nullptr;  // QueueGroup's list
 
  private:
   /// 0, or why the request cannot be done as it is.
   [[nodiscard]] int check(const BlockRequest& request) const;
   void prepare_deallocate(BlockRequest& request);
+  /// What a deallocate leaves out at its start, as issued_bytes counts.
+  [[nodiscard]] std::uint64_t first_whole_bytes(const BlockRequest& request) const;
   void enqueue(BlockRequest& request);
   void dequeue_front();
   [[nodiscard]] bool all_issued(const BlockRequest& request) const;
   /// All parts have ended: the next stage, or the end.
   void finish(BlockRequest& request);
   void end(BlockRequest& request);
+  /// What a request that ended well means for unflushed writes; maybe EIO instead.
+  void settle_flush(BlockRequest& request);
+
+  // Loss: namespace_loss.cpp.
+  PartOutcome lost(const IoCommand& command);
+  /// Why nothing goes on: an errno; 0 if it does.
+  [[nodiscard]] int stop_error() const;
+  /// All parts have ended and some have to be done again: puts it where it waits for that.
+  void park(BlockRequest& request);
+  void unpark(BlockRequest& request);
+  /// From the start of its stage.
+  void restart(BlockRequest& request) const;
+  void fence_lost(BlockRequest& request);
+  void lift_due();
+  void lifted(std::uint8_t number, std::uint32_t times);
+  void arm_lift();
+  void retry_due();
+  /// It begins to wait for something else than a queue.
+  void begin_wait(BlockRequest& request);
+  /// Takes one that waits, and for which `pick` holds, out of where it waits; nullptr if none.
+  template <class Pick>
+  BlockRequest* take_waiting(Pick pick);
+  template <class Each>
+  void for_each_waiting(Each each) const;
+  void fail_waiting(int error);
+  void expire();
+  void set_paused(bool paused);
 
   // Requests that are not whole blocks.
   [[nodiscard]] bool unaligned(const BlockRequest& request) const;
@@ -91,6 +165,8 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   [[nodiscard]] std::uint64_t next_lba(const BlockRequest& request) const;
 
   std::shared_ptr<const Namespace> ns_;
+  BlockInfo info_;  // ours: frontends hold references to it
+  std::shared_ptr<NamespaceShared> shared_;
   QueueGroup& group_;
   std::shared_ptr<RangeHolds> all_holds_;
   ReactorHolds& holds_;
@@ -98,6 +174,13 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   BounceSlots writes_;             // and what changes data; a slot of it is one of holds_
   BlockRequest* first_ = nullptr;  // not yet issued in full, in the order of submission
   BlockRequest* last_ = nullptr;
+  BlockRequest* parked_ = nullptr;  // to be done again later; linked by `next`
+  LossFences losses_;
+  int failing_ = 0;
+  bool paused_ = false;
+  transport::Timer lift_timer_;
+  transport::Timer retry_timer_;
+  transport::Timer patience_timer_;
 };
 
 }  // namespace nvmf::host

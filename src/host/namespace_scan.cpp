@@ -86,22 +86,24 @@ Task<Result<nvme::NamespaceDescriptors>> read_descriptors(Scan& scan, std::uint3
   co_return *decoded;
 }
 
-/// An Error means that the queue is gone; a namespace that cannot be used is no error.
-Task<Result<void>> scan_one(Scan& scan, std::uint32_t nsid) {
-  Association& a = scan.association;
+/// An Error means that the queue is gone; for a namespace that cannot be used, nullptr and, if
+/// there is one, the reason in `why`.
+Task<Result<std::shared_ptr<const Namespace>>> look_at(Scan& scan, std::uint32_t nsid,
+                                                       std::string& why) {
+  const Association& a = scan.association;
+  const std::shared_ptr<const Namespace> none;
   Buffer page;
   auto answer = co_await identify(scan, nvme::Cns::identify_namespace, nsid, page);
   if (!answer) co_return std::unexpected(answer.error());
   if (!answer->cqe.status.ok()) {
-    a.refused_namespaces.push_back(
-        fmt::format("namespace {} cannot be identified: {}", nsid,
-                    nvme::describe(answer->cqe.status, nvme::StatusContext::admin)));
-    co_return Result<void>{};
+    why = fmt::format("namespace {} cannot be identified: {}", nsid,
+                      nvme::describe(answer->cqe.status, nvme::StatusContext::admin));
+    co_return none;
   }
   auto descriptors = co_await read_descriptors(scan, nsid);
   if (!descriptors) co_return std::unexpected(descriptors.error());
   const auto id = std::make_unique<nvme::IdentifyNamespace>(nvme::IdentifyNamespace::decode(page));
-  if (!id->active()) co_return Result<void>{};
+  if (!id->active()) co_return none;
   auto ns = make_namespace({.nsid = nsid,
                             .connection_name = a.params().name,
                             .controller = a.info.controller,
@@ -110,11 +112,18 @@ Task<Result<void>> scan_one(Scan& scan, std::uint32_t nsid) {
                             .id = *id,
                             .descriptors = *descriptors,
                             .read_only = a.params().read_only});
-  if (!ns) {
-    a.refused_namespaces.push_back(ns.error().message);
-  } else if (matches(**ns, a.params().namespace_selector)) {
-    a.namespaces.push_back(std::move(*ns));
-  }
+  if (ns) co_return std::move(*ns);
+  why = ns.error().message;
+  co_return none;
+}
+
+Task<Result<void>> scan_one(Scan& scan, std::uint32_t nsid) {
+  Association& a = scan.association;
+  std::string why;
+  auto ns = co_await look_at(scan, nsid, why);
+  if (!ns) co_return std::unexpected(ns.error());
+  if (!why.empty()) a.refused_namespaces.push_back(std::move(why));
+  if (*ns && matches(**ns, a.params().namespace_selector)) a.namespaces.push_back(std::move(*ns));
   co_return Result<void>{};
 }
 
@@ -135,6 +144,18 @@ std::string describe(std::span<const std::uint32_t> nsids) {
 }
 
 }  // namespace
+
+Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& association,
+                                                                  std::uint32_t nsid,
+                                                                  Duration timeout) {
+  Scan scan{.association = association, .timeout = timeout};
+  std::string why;
+  auto ns = co_await look_at(scan, nsid, why);
+  if (!why.empty()) {
+    log(LogLevel::warning, fmt::format("{}: {}", association.params().subnqn, why));
+  }
+  co_return ns;
+}
 
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout) {
   Scan scan{.association = association, .timeout = timeout};

@@ -15,4 +15,10 @@ inline constexpr std::size_t kNamespacesMax = 4096;
 /// answer, if its lists are out of sense, or if the one namespace that was asked for is not there.
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout);
 
+/// One namespace as it is now; nullptr if it is not active or cannot be served (which is logged).
+/// Fails if the controller does not answer.
+Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& association,
+                                                                  std::uint32_t nsid,
+                                                                  Duration timeout);
+
 }  // namespace nvmf::host

@@ -32,7 +32,11 @@ void QueueGroup::shut(int waiting_error, int later_error) {
   shut_error_ = later_error;
   waiting_error_ = waiting_error;
   for (NamespaceDevice* device : devices_) device->shut(waiting_error);
-  while (first_ != nullptr) first_->fail_front(waiting_error);
+}
+
+void QueueGroup::set_patience(std::optional<Duration> patience) {
+  patience_ = patience;
+  for (NamespaceDevice* device : devices_) device->check_patience();
 }
 
 IoCommand* QueueGroup::take() {

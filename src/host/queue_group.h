@@ -10,11 +10,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "host/block_device.h"
 #include "host/io_queue.h"
 #include "host/log.h"
+#include "host/retry_rules.h"
 #include "transport/loop.h"
 
 namespace nvmf::host {
@@ -37,7 +39,20 @@ class QueueGroup {
   /// For requests that shut() found between two commands.
   [[nodiscard]] int waiting_error() const { return waiting_error_; }
 
+  /// How long a request may wait for a fence, or for another try, before it fails; nothing: for
+  /// ever.
+  void set_patience(std::optional<Duration> patience);
+  /// Of the controller that the queues lead to.
+  void set_retry_delays(const RetryDelays& delays) { retry_delays_ = delays; }
+  /// For each of its devices.
+  template <class Each>
+  void for_each_device(Each each) {
+    for (NamespaceDevice* device : devices_) each(*device);
+  }
+
   // For NamespaceDevice.
+  [[nodiscard]] const std::optional<Duration>& patience() const { return patience_; }
+  [[nodiscard]] const RetryDelays& retry_delays() const { return retry_delays_; }
   /// It shares the queues from its construction to its destruction, both maybe elsewhere.
   void adopt(NamespaceDevice& device) { devices_.push_back(&device); }
   void forget(NamespaceDevice& device) { std::erase(devices_, &device); }
@@ -68,6 +83,8 @@ class QueueGroup {
   BlockRequest* due_first_ = nullptr;  // to be completed in the next turn
   BlockRequest* due_last_ = nullptr;
   transport::Timer deliver_;
+  std::optional<Duration> patience_;
+  RetryDelays retry_delays_{};
   LogLimiter log_limiter_;
 };
 

@@ -14,16 +14,17 @@ ReactorHolds::ReactorHolds(RangeHolds& all, std::size_t reactor, std::size_t rea
       reactor_(reactor),
       slots_(slots),
       first_fence_(reactors * slots),
-      entries_(2 * reactors * slots),
+      serials_(slots),
+      entries_(reactors * (slots + kFenceSlots)),
       active_(entries_.size()),
-      fenced_(slots) {}
+      fenced_(kFenceSlots) {}
 
 std::uint16_t ReactorHolds::hold_id(std::size_t slot) const {
   return static_cast<std::uint16_t>(reactor_ * slots_ + slot);
 }
 
 std::uint16_t ReactorHolds::fence_id(std::size_t index) const {
-  return static_cast<std::uint16_t>(first_fence_ + reactor_ * slots_ + index);
+  return static_cast<std::uint16_t>(first_fence_ + reactor_ * kFenceSlots + index);
 }
 
 // ---- requests ----
@@ -65,7 +66,7 @@ bool ReactorHolds::something_in_the_way_of(const Entry& entry) const {
       if (r->arrival < entry.arrival && entry.range.overlaps(range_of(*r))) return true;
     }
   }
-  for (std::size_t i = 0; i < slots_; ++i) {
+  for (std::size_t i = 0; i < kFenceSlots; ++i) {
     if (fenced_[i] != 0 && entries_[fence_id(i)].range.overlaps(entry.range)) return true;
   }
   return false;
@@ -85,11 +86,14 @@ void ReactorHolds::gone(ByteRange range) {
 
 void ReactorHolds::ask(std::size_t slot, ByteRange range) {
   NVMF_CHECK(slot < slots_ && !closed_);
-  all_.tell(reactor_, 0, [id = hold_id(slot), range](RangeHolds& all) { all.asked(id, range); });
+  all_.tell(reactor_, 0, [id = hold_id(slot), range, serial = ++serials_[slot]](RangeHolds& all) {
+    all.asked(id, range, serial);
+  });
 }
 
 void ReactorHolds::release(std::size_t slot) {
   NVMF_CHECK(slot < slots_);
+  ++serials_[slot];  // a grant that is on its way finds that nobody waits for it
   all_.tell(reactor_, 0, [id = hold_id(slot)](RangeHolds& all) { all.released(id); });
 }
 
@@ -100,20 +104,23 @@ void ReactorHolds::enter(std::uint16_t id, ByteRange range, State state) {
   active_[in_force_++] = id;
 }
 
-void ReactorHolds::on_hold(std::uint16_t id, ByteRange range) {
+void ReactorHolds::on_hold(std::uint16_t id, ByteRange range, std::uint32_t serial) {
   if (closed_) return;
   enter(id, range, State::draining);
+  entries_[id].serial = serial;
   if (!something_in_the_way_of(entries_[id])) drained(id);
 }
 
 void ReactorHolds::drained(std::uint16_t id) {
   entries_[id].state = State::drained;
   if (closed_) return;
-  all_.tell(reactor_, 0, [id](RangeHolds& all) { all.drained(id); });
+  all_.tell(reactor_, 0,
+            [id, serial = entries_[id].serial](RangeHolds& all) { all.drained(id, serial); });
 }
 
-void ReactorHolds::on_hold_granted(std::uint16_t id) {
-  if (!closed_) user_->on_granted(id - hold_id(0));
+void ReactorHolds::on_hold_granted(std::uint16_t id, std::uint32_t serial) {
+  const std::size_t slot = id - hold_id(0);
+  if (!closed_ && serials_[slot] == serial) user_->on_granted(slot);
 }
 
 void ReactorHolds::on_removed(std::uint16_t id) {
@@ -143,7 +150,7 @@ std::uint8_t ReactorHolds::fence(ByteRange range) {
   };
   std::size_t best = 0;
   std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
-  for (std::size_t i = 0; i < slots_; ++i) {
+  for (std::size_t i = 0; i < kFenceSlots; ++i) {
     // Best is one that is there already, next a free one, then what has to grow least.
     const std::uint64_t grows = fenced_[i] != 0 ? growth(entries_[fence_id(i)].range) : 0;
     const std::uint64_t cost = fenced_[i] == 0 ? 1 : grows == 0 ? 0 : grows + 1;
@@ -170,9 +177,10 @@ void ReactorHolds::on_fence(std::uint16_t id, ByteRange range) {
   entries_[id].range = range;
 }
 
-void ReactorHolds::lift(std::uint8_t fence) {
-  NVMF_CHECK(fence < slots_ && fenced_[fence] != 0);
-  if (--fenced_[fence] != 0) return;
+void ReactorHolds::lift(std::uint8_t fence, std::uint32_t times) {
+  NVMF_CHECK(fence < kFenceSlots && fenced_[fence] >= times);
+  fenced_[fence] -= times;
+  if (fenced_[fence] != 0) return;
   const std::uint16_t id = fence_id(fence);
   for (std::size_t r = 0; r < all_.reactors_.size(); ++r) {
     all_.tell(reactor_, r, [r, id](RangeHolds& all) { all.on(r).on_removed(id); });
@@ -186,7 +194,7 @@ std::shared_ptr<RangeHolds> RangeHolds::make(std::vector<transport::Loop*> loops
 }
 
 RangeHolds::RangeHolds(std::vector<transport::Loop*> loops) : loops_(std::move(loops)) {
-  NVMF_CHECK(!loops_.empty() && loops_.size() <= 0x1000);  // an id is 16 bits
+  NVMF_CHECK(!loops_.empty() && loops_.size() <= 0x400);  // an id is 16 bits
   const std::size_t slots =
       std::clamp(kHoldsPerNamespace / loops_.size(), kHoldSlotsMin, kHoldSlotsMax);
   for (std::size_t i = 0; i < loops_.size(); ++i) {
@@ -206,18 +214,19 @@ std::size_t RangeHolds::owner(std::uint16_t id) const {
   return id / reactors_[0]->slots();
 }
 
-void RangeHolds::asked(std::uint16_t id, ByteRange range) {
+void RangeHolds::asked(std::uint16_t id, ByteRange range, std::uint32_t serial) {
   if (coordinator_closed()) return;
-  asked_[id] = {.range = range, .missing = reactors_.size()};
+  asked_[id] = {.range = range, .serial = serial, .missing = reactors_.size()};
   order_.push_back(id);
   for (std::size_t r = 0; r < reactors_.size(); ++r) {
-    tell(0, r, [r, id, range](RangeHolds& all) { all.on(r).on_hold(id, range); });
+    tell(0, r, [r, id, range, serial](RangeHolds& all) { all.on(r).on_hold(id, range, serial); });
   }
 }
 
-void RangeHolds::drained(std::uint16_t id) {
-  // Its owner may have been closed, and have released it, meanwhile; it does not ask again.
+void RangeHolds::drained(std::uint16_t id, std::uint32_t serial) {
+  // Its owner may have released it meanwhile, and asked again.
   if (coordinator_closed() || std::ranges::find(order_, id) == order_.end()) return;
+  if (asked_[id].serial != serial) return;
   if (--asked_[id].missing == 0) grant_what_can_be();
 }
 
@@ -240,7 +249,9 @@ void RangeHolds::grant_what_can_be() {
         [&](std::uint16_t earlier) { return asked_[earlier].range.overlaps(a.range); });
     if (!first) continue;
     a.granted = true;
-    tell(0, owner(id), [to = owner(id), id](RangeHolds& all) { all.on(to).on_hold_granted(id); });
+    tell(0, owner(id), [to = owner(id), id, serial = a.serial](RangeHolds& all) {
+      all.on(to).on_hold_granted(id, serial);
+    });
   }
 }
 

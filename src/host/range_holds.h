@@ -37,13 +37,15 @@
 
 namespace nvmf::host {
 
-/// Holds and fences that a namespace can have at once, shared out among its reactors: each has a
-/// record of all of them. A reactor has at most kHoldSlotsMax of each: more requests than that,
-/// reading before they write, are not faster. And two at least, so that one may wait for another
+/// Holds that a namespace can have at once, shared out among its reactors: each has a record of all
+/// of them. A reactor has at most kHoldSlotsMax: more requests than that, reading before they
+/// write, are not faster. And two at least, so that one may wait for another
 /// reactor's while the next goes on.
 inline constexpr std::size_t kHoldsPerNamespace = 64;
 inline constexpr std::size_t kHoldSlotsMax = 16;
 inline constexpr std::size_t kHoldSlotsMin = 2;
+/// Fences of one reactor. After a loss each unanswered write has its own, so far as they last.
+inline constexpr std::size_t kFenceSlots = 32;
 /// BlockRequest::fence and ::slot of a request that has none.
 inline constexpr std::uint8_t kNoSlot = 0xff;
 
@@ -105,7 +107,7 @@ class ReactorHolds {
 
   /// Before anything else; may be called elsewhere, before the reactor knows of this object.
   void attach(HoldUser& user) { user_ = &user; }
-  /// Holds, and fences, that this reactor may have at once.
+  /// Holds that this reactor may have at once.
   [[nodiscard]] std::size_t slots() const { return slots_; }
 
   // Requests that change data and have no hold of their own.
@@ -129,16 +131,27 @@ class ReactorHolds {
   // Holds.
   /// `slot` is free: never asked for, or released.
   void ask(std::size_t slot, ByteRange range);
-  /// Also before it was granted, which is then not said any more; only after close().
+  /// Also before it was granted, which is then not said any more. The slot may be asked for again.
   void release(std::size_t slot);
 
   // Fences for what is no request any more.
+  /// Each call counts: a fence is lifted when lift() has taken back as many, of this number.
   std::uint8_t fence(ByteRange range);
-  void lift(std::uint8_t fence);
+  void lift(std::uint8_t fence, std::uint32_t times = 1);
+  /// What was asked for in `slot`, once this reactor has learnt of it; empty otherwise.
+  [[nodiscard]] const ByteRange& held_range(std::size_t slot) const {
+    return entries_[hold_id(slot)].range;
+  }
+  /// What the fence covers now; only between fence() and lift().
+  [[nodiscard]] const ByteRange& fenced_range(std::uint8_t fence) const {
+    return entries_[fence_id(fence)].range;
+  }
 
   void close() { closed_ = true; }
   /// One that waits, without admitting it; nullptr if none does.
   BlockRequest* take_waiting() { return waiting_.pop_front(); }
+  /// The first that waits; the others follow by `newer`.
+  [[nodiscard]] BlockRequest* first_waiting() const { return waiting_.first(); }
   /// Holds and fences, anybody's, that this reactor knows of now.
   [[nodiscard]] std::size_t in_force() const { return in_force_; }
 
@@ -148,6 +161,7 @@ class ReactorHolds {
   struct Entry {
     ByteRange range;
     std::uint64_t arrival = 0;  // after those that carry a smaller number
+    std::uint32_t serial = 0;   // of a hold: which asking for its slot it is
     State state = State::none;
   };
 
@@ -159,8 +173,8 @@ class ReactorHolds {
   void enter(std::uint16_t id, ByteRange range, State state);
 
   // What the others say.
-  void on_hold(std::uint16_t id, ByteRange range);
-  void on_hold_granted(std::uint16_t id);
+  void on_hold(std::uint16_t id, ByteRange range, std::uint32_t serial);
+  void on_hold_granted(std::uint16_t id, std::uint32_t serial);
   void on_fence(std::uint16_t id, ByteRange range);
   void on_removed(std::uint16_t id);
 
@@ -174,12 +188,13 @@ class ReactorHolds {
   HoldUser* user_ = nullptr;
   bool closed_ = false;
   std::size_t in_force_ = 0;
-  std::uint64_t arrivals_ = 0;         // holds and fences that were ever learnt of
-  std::vector<Entry> entries_;         // by id: all holds, then all fences
-  std::vector<std::uint16_t> active_;  // ids of those in force: the first in_force_
-  std::vector<std::uint32_t> fenced_;  // own fences: how many need each
-  RequestList in_flight_;              // admitted, in any order
-  RequestList waiting_;                // by arrival
+  std::uint64_t arrivals_ = 0;          // holds and fences that were ever learnt of
+  std::vector<std::uint32_t> serials_;  // by own slot: rises when it is asked for and released
+  std::vector<Entry> entries_;          // by id: all holds, then all fences
+  std::vector<std::uint16_t> active_;   // ids of those in force: the first in_force_
+  std::vector<std::uint32_t> fenced_;   // own fences: how many need each
+  RequestList in_flight_;               // admitted, in any order
+  RequestList waiting_;                 // by arrival
 };
 
 class RangeHolds : public std::enable_shared_from_this<RangeHolds> {
@@ -193,6 +208,7 @@ class RangeHolds : public std::enable_shared_from_this<RangeHolds> {
   friend class ReactorHolds;
   struct Asked {
     ByteRange range;
+    std::uint32_t serial = 0;
     std::size_t missing = 0;  // reactors that have not drained yet
     bool granted = false;
   };
@@ -203,8 +219,8 @@ class RangeHolds : public std::enable_shared_from_this<RangeHolds> {
   void tell(std::size_t from, std::size_t to, Do what);
 
   // On the coordinator.
-  void asked(std::uint16_t id, ByteRange range);
-  void drained(std::uint16_t id);
+  void asked(std::uint16_t id, ByteRange range, std::uint32_t serial);
+  void drained(std::uint16_t id, std::uint32_t serial);
   void released(std::uint16_t id);
   void grant_what_can_be();
   [[nodiscard]] bool coordinator_closed() const { return reactors_[0]->closed_; }

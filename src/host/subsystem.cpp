@@ -11,8 +11,15 @@ namespace nvmf::host {
 namespace {
 
 // What is in flight when a connection is ended on purpose may take this long.
-constexpr Duration kDrain = std::chrono::seconds(1);
+constexpr Duration kDrain = std::chrono::milliseconds(500);
 constexpr Duration kDrainPoll = std::chrono::milliseconds(5);
+
+std::uint64_t jitter_seed(const ConnectParams& p) {
+  if (p.jitter_seed != 0) return p.jitter_seed;
+  std::uint64_t seed = 0;
+  for (const std::byte b : p.hostid) seed = seed * 257 + static_cast<std::uint64_t>(b);
+  return seed;
+}
 
 }  // namespace
 
@@ -21,7 +28,9 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
     : params_(std::move(params)),
       loops_(std::move(loops)),
       events_(events),
-      tasks_(*loops_.at(0)) {}
+      tasks_(*loops_.at(0)),
+      reconnect_(params_.loss, jitter_seed(params_)),
+      timer_(loops_[0]->timers(), [this] { on_timer(); }) {}
 
 RemoteSubsystem::~RemoteSubsystem() {
   NVMF_CHECK(state_ == State::idle || state_ == State::ended);
@@ -33,14 +42,20 @@ void RemoteSubsystem::start() {
   spawn(run());
 }
 
-void RemoteSubsystem::stop(bool /*force*/) {
-  if (state_ == State::idle || state_ == State::ended || std::exchange(stop_asked_, true)) return;
-  if (state_ == State::live) {
+void RemoteSubsystem::stop(bool force) {
+  if (state_ == State::idle || state_ == State::ended) return;
+  const bool again = std::exchange(stop_asked_, true);
+  if (again && (!force || forced_)) return;
+  if (state_ == State::live && !force) {
     state_ = State::stopping;
     spawn(wind_down());
-  } else {
-    bring_up_control_.cancel(Error{"the connection was called off", 0});
+    return;
   }
+  forced_ = true;
+  const Error reason{"the connection was called off", 0};
+  bring_up_control_.cancel(reason);
+  if (association_ != nullptr) association_->end(reason);
+  wake();
 }
 
 Task<void> RemoteSubsystem::run() {
@@ -48,24 +63,28 @@ Task<void> RemoteSubsystem::run() {
   auto made = co_await bring_up(params_, loops_, bring_up_control_);
   Error reason;
   if (made) {
-    association_ = std::move(*made);
+    take(std::move(*made));
     namespaces_ = association_->namespaces;
     refused_namespaces_ = association_->refused_namespaces;
     make_devices();
+    hold_writes();
     co_await attach_queues();
     if (stop_asked_) association_->end(Error{"the connection was called off", 0});
     if (!association_->ending()) {
       state_ = State::live;
       events_.on_live();
     }
-    co_await association_->ended();
+    do {
+      co_await association_->ended();
+      reason = association_->end_reason();
+      if (!stop_asked_) begin_loss(reason);
+      co_await end_association();
+    } while (!stop_asked_ && co_await reconnect());
+    timer_.cancel();
+    if (given_up_) reason = *given_up_;
     state_ = State::stopping;
-    reason = association_->end_reason();
-    co_await shut_groups(EIO, ESHUTDOWN, Duration::zero());
-    co_await association_->close(reason);
-    // Tools' commands have been told by now; let them go before what they use goes.
+    co_await shut_groups(stop_asked_ ? ESHUTDOWN : EIO, ESHUTDOWN, Duration::zero());
     co_await tasks_.wait_empty();
-    association_.reset();
   } else {
     reason = made.error();
   }
@@ -86,13 +105,19 @@ void RemoteSubsystem::make_devices() {
   std::vector<std::shared_ptr<RangeHolds>> holds;
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {
     holds.push_back(RangeHolds::make({loops_.data(), loops_.data() + reactors}));
+    auto shared = std::make_shared<NamespaceShared>(params_.unflushed);
+    shared->rules = params_.rules;
+    shared->unflushed.set_cache(association_->info.volatile_write_cache);
+    states_.push_back({.shared = std::move(shared)});
   }
   for (std::size_t r = 0; r < reactors; ++r) {
     groups_.push_back(std::make_unique<QueueGroup>(*loops_[r]));
+    groups_.back()->set_patience(patience());
+    groups_.back()->set_retry_delays(association_->info.retry_delays);
     auto& devices = devices_.emplace_back();
     for (std::size_t i = 0; i < namespaces_.size(); ++i) {
-      devices.push_back(
-          std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i], r));
+      devices.push_back(std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i],
+                                                          r, states_[i].shared));
     }
   }
 }
@@ -126,12 +151,81 @@ Task<void> RemoteSubsystem::shut_groups(int waiting_error, int later_error, Dura
   co_await when_all(std::move(shutting));
 }
 
-BlockDevice* RemoteSubsystem::device(std::size_t reactor, std::uint32_t nsid) {
-  if (reactor >= devices_.size()) return nullptr;
+std::size_t RemoteSubsystem::index_of(std::uint32_t nsid) const {
   const auto found =
       std::ranges::lower_bound(namespaces_, nsid, {}, [](const auto& ns) { return ns->info.nsid; });
-  if (found == namespaces_.end() || (*found)->info.nsid != nsid) return nullptr;
-  return devices_[reactor][static_cast<std::size_t>(found - namespaces_.begin())].get();
+  if (found == namespaces_.end() || (*found)->info.nsid != nsid) return namespaces_.size();
+  return static_cast<std::size_t>(found - namespaces_.begin());
+}
+
+BlockDevice* RemoteSubsystem::device(std::size_t reactor, std::uint32_t nsid) {
+  const std::size_t index = index_of(nsid);
+  if (reactor >= devices_.size() || index == namespaces_.size()) return nullptr;
+  return devices_[reactor][index].get();
+}
+
+Health RemoteSubsystem::health() const {
+  const Instant now = loops_[0]->now();
+  Health h;
+  h.last_loss = last_loss_;
+  h.last_attempt = last_attempt_;
+  h.losses = losses_;
+  h.policy = reconnect_.policy();
+  switch (state_) {
+    case State::idle:
+    case State::connecting:
+      h.state = ConnectionState::connecting;
+      return h;
+    case State::live:
+      h.state = ConnectionState::live;
+      return h;
+    case State::stopping:
+    case State::ended:
+      h.state = ConnectionState::gone;
+      return h;
+    case State::lost:
+      break;
+  }
+  const bool trying = reconnect_.state() == LossState::reconnecting;
+  h.state = failing_ ? ConnectionState::failing
+            : trying ? ConnectionState::reconnecting
+                     : ConnectionState::lost;
+  h.attempts = reconnect_.attempts();
+  h.lost_for = now - reconnect_.lost_at();
+  const auto left = [now](const std::optional<Instant>& at) -> std::optional<Duration> {
+    if (!at) return std::nullopt;
+    return std::max(*at - now, Duration::zero());
+  };
+  if (!trying) h.next_attempt_in = left(reconnect_.next_attempt_at());
+  h.io_fails_in = left(reconnect_.io_fails_at());
+  h.gone_in = left(reconnect_.gone_at());
+  return h;
+}
+
+Task<void> RemoteSubsystem::describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all) {
+  co_await switch_to(*loops_[reactor]);
+  for (std::size_t i = 0; i < all.size(); ++i) devices_[reactor][i]->describe(all[i]);
+  co_await switch_to(*loops_[0]);
+}
+
+Task<std::vector<NamespaceHealth>> RemoteSubsystem::namespace_health() {
+  const Gate::Pass inside(tasks_);
+  std::vector<NamespaceHealth> all(states_.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i].nsid = namespaces_[i]->info.nsid;
+    all[i].stopped = states_[i].stopped;
+    all[i].acceptable = states_[i].found != nullptr;
+    all[i].unflushed = states_[i].shared->unflushed.count();
+  }
+  for (std::size_t r = 0; r < devices_.size() && state_ != State::ended; ++r) {
+    co_await describe_on(r, all);
+  }
+  co_return all;
+}
+
+std::optional<Duration> RemoteSubsystem::still_executing_for() const {
+  if (safe_at_ == kNever) return std::nullopt;
+  return std::max(safe_at_ - loops_[0]->now(), Duration::zero());
 }
 
 const AssociationInfo* RemoteSubsystem::info() const {

@@ -26,6 +26,7 @@
 #include "host/namespace_device.h"
 #include "host/params.h"
 #include "host/queue_group.h"
+#include "host/reconnect.h"
 #include "host/task.h"
 
 namespace nvmf::host {
@@ -88,6 +89,7 @@ class RemoteSubsystem {
   /// executed: zero after an orderly end, nothing if that cannot be known.
   [[nodiscard]] std::optional<Duration> still_executing_for() const;
 
+  /// There is an association now.
   [[nodiscard]] bool live() const { return state_ == State::live; }
   [[nodiscard]] const ConnectParams& params() const { return params_; }
   /// From on_live() on; by rising NSID.
@@ -116,7 +118,16 @@ class RemoteSubsystem {
   Task<Result<CommandOutcome>> log_page(nvme::GetLogPage log, std::span<std::byte> out);
 
  private:
-  enum class State : std::uint8_t { idle, connecting, live, stopping, ended };
+  enum class State : std::uint8_t { idle, connecting, live, lost, stopping, ended };
+
+  /// What is known of one of namespaces_ beside what it is.
+  struct NamespaceState {
+    std::shared_ptr<NamespaceShared> shared;
+    std::string stopped;  // why its I/O waits or fails; empty: it goes on
+    /// What is there instead, if the user may accept it.
+    std::shared_ptr<const Namespace> found;
+    Instant fails_at = Instant::max();  // when what waits for it fails
+  };
 
   Task<void> run();
   Task<void> wind_down();
@@ -124,20 +135,56 @@ class RemoteSubsystem {
   Task<void> attach_queues();
   Task<void> shut_groups(int waiting_error, int later_error, Duration drain);
   Task<void> shut_group(QueueGroup& group, int waiting_error, int later_error, Duration drain);
+  /// `done(group, devices)` on each reactor, soon; in the order of the calls.
+  template <class Do>
+  void on_reactors(Do what);
+  Task<void> describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all);
+
+  // subsystem_recovery.cpp
+  void take(std::unique_ptr<Association> association);
+  Task<void> end_association();
+  Task<bool> reconnect();
+  Task<std::optional<Error>> try_once();
+  Task<void> wait_until(Instant at);
+  void wake();
+  void begin_loss(const Error& reason);
+  void resume_all();
+  void hold_writes();
+  void arm_timers();
+  void on_timer();
+  void fail_stopped();
+  [[nodiscard]] std::optional<Duration> patience() const;
+  void judge(std::size_t index, const std::shared_ptr<const Namespace>& found);
+  void stop_namespace(std::size_t index, std::string why, bool fail_now);
+  void resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found);
+  Task<void> check_namespaces(std::vector<std::uint32_t> nsids);
+  [[nodiscard]] std::size_t index_of(std::uint32_t nsid) const;  // namespaces_.size(): none
 
   ConnectParams params_;
   std::vector<transport::Loop*> loops_;
   SubsystemEvents& events_;
   State state_ = State::idle;
   bool stop_asked_ = false;
+  bool forced_ = false;
   BringUpControl bring_up_control_;
   std::unique_ptr<Association> association_;
   std::vector<std::shared_ptr<const Namespace>> namespaces_;
+  std::vector<NamespaceState> states_;  // as namespaces_
   std::vector<std::string> refused_namespaces_;
   std::vector<std::unique_ptr<QueueGroup>> groups_;  // by reactor
   std::vector<std::vector<std::unique_ptr<NamespaceDevice>>>
       devices_;  // by reactor, as namespaces_
   Gate tasks_;   // those that use association_
+
+  Reconnect reconnect_;
+  bool failing_ = false;           // fast_io_fail has passed
+  std::optional<Error> given_up_;  // the end of all attempts
+  std::string last_loss_;
+  std::string last_attempt_;
+  std::uint64_t losses_ = 0;
+  Instant safe_at_{};  // from then on nothing of associations before is executed
+  Signal* waiter_ = nullptr;
+  transport::Timer timer_;
 };
 
 }  // namespace nvmf::host

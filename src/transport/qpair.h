@@ -83,6 +83,9 @@ class HostQpair {
 
   /// "127.0.0.1:4420 queue 2", for messages.
   [[nodiscard]] virtual std::string describe() const = 0;
+  /// The controller's end closed this connection (FIN or RST came), before we did: it will not
+  /// fetch anything from it any more.
+  [[nodiscard]] virtual bool peer_closed() const = 0;
 };
 
 /// A command at the controller's end. The queue pair owns it; the reference is good from

@@ -97,6 +97,7 @@ TEST_F(Live, KeepAliveRunsDuringALongBringUp) {
 }
 
 TEST_F(Live, BlackHoleIsFoundByKeepAlive) {
+  params.loss.ctrl_loss = Duration{};
   ASSERT_TRUE(go_live());
   for (const auto& link : loop.links()) link->blackhole();
   const Instant begin = loop.now();
@@ -194,6 +195,7 @@ TEST_F(Live, AdminCommandsWaitForSlotsAndKeepAliveDoesNot) {
 }
 
 TEST_F(Live, AdminCommandsEndWithTheConnection) {
+  params.loss.ctrl_loss = Duration{};
   ASSERT_TRUE(go_live());
   target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
     return is(at, c, AdminOpcode::identify);
@@ -209,6 +211,7 @@ TEST_F(Live, AdminCommandsEndWithTheConnection) {
 }
 
 TEST_F(Live, UnansweredAdminCommandEndsTheConnection) {
+  params.loss.ctrl_loss = Duration{};
   ASSERT_TRUE(go_live());
   target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
     return is(at, c, AdminOpcode::identify);

@@ -421,6 +421,8 @@ TEST_F(HeldRanges, NobodyGetsTheRangeOfAReadModifyWriteThatMayStillBeExecuted) {
   loop.run_for(milliseconds(1));
   loop.links().at(1)->cut();
   loop.run_for(seconds(1));
+  EXPECT_FALSE(lost.done()) << "it is to be done again";
+  device(0).set_failing(EIO);
   ASSERT_TRUE(lost.done());
   EXPECT_EQ(lost.error, EIO);
   EXPECT_FALSE(modify.done());
@@ -428,8 +430,13 @@ TEST_F(HeldRanges, NobodyGetsTheRangeOfAReadModifyWriteThatMayStillBeExecuted) {
   Request& later = write(1, 3000, piece);
   loop.run_for(seconds(1));
   EXPECT_FALSE(later.done());
+  // From then on nobody executes it any more.
+  device(0).settle_losses(loop.now() + seconds(3));
+  loop.run_for(milliseconds(2900));
+  for (const Request* r : {&modify, &plain, &later}) EXPECT_FALSE(r->done());
+  loop.run_for(milliseconds(200));
+  for (const Request* r : {&modify, &plain, &later}) EXPECT_TRUE(r->done() && r->error == 0);
   disconnect();
-  for (const Request* r : {&modify, &plain, &later}) EXPECT_EQ(r->error, EIO);
 }
 
 TEST_F(HeldRanges, NobodyGetsTheRangeOfAWriteThatMayStillBeExecuted) {
@@ -443,6 +450,8 @@ TEST_F(HeldRanges, NobodyGetsTheRangeOfAWriteThatMayStillBeExecuted) {
   loop.run_for(milliseconds(1));
   loop.links().at(1)->cut();
   loop.run_for(seconds(1));
+  EXPECT_FALSE(lost.done()) << "it is to be done again";
+  device(0).set_failing(EIO);
   ASSERT_TRUE(lost.done());
   EXPECT_EQ(lost.error, EIO);
   EXPECT_FALSE(modify.done());

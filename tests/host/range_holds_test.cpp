@@ -188,12 +188,12 @@ TEST(RangeHolds, AFenceOfNoRequestKeepsHoldsWaitingToo) {
 
 TEST(RangeHolds, MoreFencesThanThereAreGrowRatherThanLeak) {
   Rig rig(2);
-  const std::size_t many = 3 * rig.on(0).slots();
+  const std::size_t many = 3 * host::kFenceSlots;
   std::vector<std::uint8_t> fences;
   for (std::size_t i = 0; i < many; ++i) {
     fences.push_back(rig.on(0).fence({i << 20, (i << 20) + 4096}));
   }
-  EXPECT_EQ(std::set<std::uint8_t>(fences.begin(), fences.end()).size(), rig.on(0).slots());
+  EXPECT_EQ(std::set<std::uint8_t>(fences.begin(), fences.end()).size(), host::kFenceSlots);
   rig.settle();
   std::vector<BlockRequest> later;
   for (std::size_t i = 0; i < many; ++i) later.push_back(write_of({i << 20, (i << 20) + 512}));

@@ -51,6 +51,7 @@ class HostQpair final : public transport::HostQpair, private QpairCore {
   void end(Error reason) override;
   void finish() override;
   [[nodiscard]] std::string describe() const override;
+  [[nodiscard]] bool peer_closed() const override { return peer_has_closed(); }
 
   /// What the controller granted, after on_ready().
   [[nodiscard]] const IcResp& granted() const { return granted_; }

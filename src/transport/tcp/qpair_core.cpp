@@ -1,5 +1,6 @@
 #include "transport/tcp/qpair_core.h"
 
+#include <cerrno>
 #include <chrono>
 #include <utility>
 
@@ -44,6 +45,7 @@ void QpairCore::send_advance(std::size_t bytes) {
 }
 
 void QpairCore::on_eof() {
+  peer_closed_ = true;
   if (ending_) return;
   end_with(Error{eof_text(), ECONNRESET});
 }
@@ -54,6 +56,8 @@ void QpairCore::on_closed(const Error& reason) {
     ending_ = true;
     receiver_.stop();
     reason_ = reason;
+    // An RST that came while we sent shows as EPIPE.
+    if (reason.code == ECONNRESET || reason.code == EPIPE) peer_closed_ = true;
   }
   const std::unique_ptr<transport::Stream> stream = std::move(stream_);
   closed(Error{reason_});  // may destroy us

@@ -52,6 +52,8 @@ class QpairCore : public transport::StreamUser, protected PduHandler {
   /// A TermReq of the peer's.
   void term_req_received();
   [[nodiscard]] bool ending() const { return ending_; }
+  /// FIN or RST of the peer's has been seen.
+  [[nodiscard]] bool peer_has_closed() const { return peer_closed_; }
   [[nodiscard]] std::string peer_name() const;
   [[nodiscard]] std::string local_name() const;
 
@@ -71,6 +73,7 @@ class QpairCore : public transport::StreamUser, protected PduHandler {
   bool ending_ = false;
   bool finishing_ = false;
   bool woken_ = false;
+  bool peer_closed_ = false;
   Error reason_;
   std::string peer_;
   std::string local_;

@@ -1,0 +1,345 @@
+// RemoteSubsystem: how an association is followed by the next one, and what its namespaces may do
+// meanwhile.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "host/connect_error.h"
+#include "host/log.h"
+#include "host/namespace_scan.h"
+#include "host/same_namespace.h"
+#include "host/subsystem.h"
+
+namespace nvmf::host {
+
+namespace {
+
+double seconds(Duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
+}  // namespace
+
+template <class Do>
+void RemoteSubsystem::on_reactors(Do what) {
+  for (std::size_t r = 0; r < groups_.size(); ++r) {
+    loops_[r]->post(
+        [group = groups_[r].get(), devices = &devices_[r], what] { what(*group, *devices); });
+  }
+}
+
+void RemoteSubsystem::take(std::unique_ptr<Association> association) {
+  association_ = std::move(association);
+  association_->made();
+  association_->on_namespaces_changed = [this](std::vector<std::uint32_t> nsids) {
+    return check_namespaces(std::move(nsids));
+  };
+}
+
+// ---- the loss ----
+
+void RemoteSubsystem::begin_loss(const Error& reason) {
+  const Instant now = loops_[0]->now();
+  state_ = State::lost;
+  ++losses_;
+  last_loss_ = reason.message;
+  last_attempt_.clear();
+  reconnect_.lost(now);
+  arm_timers();
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    const std::uint64_t unflushed = states_[i].shared->unflushed.lost();
+    if (unflushed == 0) continue;
+    log(LogLevel::warning,
+        fmt::format("{}: {} writes were answered and not yet flushed when the connection was "
+                    "lost; if the target lost its power, they are lost",
+                    namespaces_[i]->info.name, unflushed));
+  }
+  events_.on_lost(reason);
+}
+
+/// From its loss, or shutdown, to the last of its connections; and what follows for unanswered
+/// writes.
+Task<void> RemoteSubsystem::end_association() {
+  Association& a = *association_;
+  if (!stop_asked_) co_await a.settle();
+  co_await a.close(a.end_reason());
+  const AssociationEnd end = a.how_it_ended();
+  const Instant lifts_at = nothing_executes_from(end, params_);
+  safe_at_ = std::max(safe_at_, lifts_at);
+  on_reactors([lifts_at](QueueGroup&, auto& devices) {
+    for (const auto& device : devices) device->settle_losses(lifts_at);
+  });
+  // Tools' commands have been told by now; let them go before what they use goes.
+  co_await tasks_.wait_empty();
+  association_.reset();
+}
+
+/// What an earlier process may have left under way.
+void RemoteSubsystem::hold_writes() {
+  if (params_.hold_writes <= Duration::zero() || !params_.fence) return;
+  const bool never = params_.hold_writes == Duration::max();
+  const Instant lifts_at = never ? kNever : loops_[0]->now() + params_.hold_writes;
+  safe_at_ = std::max(safe_at_, lifts_at);
+  loops_[0]->post([this, lifts_at] {
+    for (const auto& device : devices_[0]) device->fence_all(lifts_at);
+  });
+}
+
+void RemoteSubsystem::wake() {
+  if (waiter_ != nullptr) std::exchange(waiter_, nullptr)->fire();
+}
+
+Task<void> RemoteSubsystem::wait_until(Instant at) {
+  Signal waiter(*loops_[0]);
+  transport::Timer timer(loops_[0]->timers(), [this] { wake(); });
+  timer.arm(at);
+  waiter_ = &waiter;
+  co_await waiter;
+}
+
+/// True when there is an association again; false when there will be none.
+Task<bool> RemoteSubsystem::reconnect() {
+  while (!stop_asked_ && !given_up_) {
+    const auto next = reconnect_.next_attempt_at();
+    if (next && *next > loops_[0]->now()) {
+      co_await wait_until(*next);
+      continue;  // whatever woke us: look again
+    }
+    reconnect_.attempt_begins(loops_[0]->now());
+    const auto error = co_await try_once();
+    if (!error) co_return true;
+    reconnect_.attempt_failed(loops_[0]->now(), error->code == ECONNREFUSED);
+    if (stop_asked_ || given_up_) break;
+    if (last_attempt_ != error->message) log(LogLevel::info, error->message);
+    last_attempt_ = error->message;
+    if (final_for_reconnect(*error)) given_up_ = *error;
+  }
+  co_return false;
+}
+
+Task<std::optional<Error>> RemoteSubsystem::try_once() {
+  // The reactors that have clients are those that there were at first.
+  std::vector<transport::Loop*> loops(loops_.begin(),
+                                      loops_.begin() + static_cast<long>(groups_.size()));
+  auto made = co_await bring_up(params_, std::move(loops), bring_up_control_);
+  if (!made) co_return made.error();
+  take(std::move(*made));
+  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+    const auto& there = association_->namespaces;
+    const auto found = std::ranges::find(there, namespaces_[i]->info.nsid,
+                                         [](const auto& ns) { return ns->info.nsid; });
+    judge(i, found != there.end() ? *found : nullptr);
+  }
+  co_await attach_queues();
+  if (association_->ending() || stop_asked_) {
+    const Error reason = association_->ending() ? association_->end_reason() : Error{"", 0};
+    association_->end(reason);
+    co_await end_association();
+    co_return reason;
+  }
+  resume_all();
+  co_return std::nullopt;
+}
+
+/// Before the queues are attached, devices that stopped have been told so.
+void RemoteSubsystem::resume_all() {
+  const Instant now = loops_[0]->now();
+  log(LogLevel::info,
+      fmt::format("connected to {} again after {:.1f} s and {} attempts", params_.subnqn,
+                  seconds(now - reconnect_.lost_at()), reconnect_.attempts()));
+  reconnect_.live_again();
+  failing_ = false;
+  state_ = State::live;
+  on_reactors([delays = association_->info.retry_delays](QueueGroup& group, auto&) {
+    group.set_retry_delays(delays);
+  });
+  arm_timers();
+  events_.on_live_again();
+}
+
+// ---- deadlines ----
+
+std::optional<Duration> RemoteSubsystem::patience() const {
+  const LossPolicy& policy = reconnect_.policy();
+  return policy.fast_io_fail ? policy.fast_io_fail : policy.ctrl_loss;
+}
+
+void RemoteSubsystem::arm_timers() {
+  std::optional<Instant> first;
+  const auto consider = [&first](const std::optional<Instant>& at) {
+    if (at && *at != Instant::max() && (!first || *at < *first)) first = at;
+  };
+  if (state_ == State::lost) {
+    if (!failing_) consider(reconnect_.io_fails_at());
+    consider(reconnect_.gone_at());
+  }
+  for (const NamespaceState& s : states_) consider(s.fails_at);
+  timer_.cancel();
+  if (first) timer_.arm(*first);
+}
+
+void RemoteSubsystem::on_timer() {
+  const Instant now = loops_[0]->now();
+  if (state_ == State::lost && !given_up_) {
+    const auto gone_at = reconnect_.gone_at();
+    if (gone_at && *gone_at <= now) {
+      given_up_ = Error{fmt::format("{} (given up after {:g} s, --ctrl-loss-tmo)", last_loss_,
+                                    seconds(now - reconnect_.lost_at())),
+                        ETIMEDOUT};
+      bring_up_control_.cancel(*given_up_);
+      if (association_ != nullptr) association_->end(*given_up_);
+      wake();
+      return;
+    }
+    const auto fails_at = reconnect_.io_fails_at();
+    if (!failing_ && fails_at && *fails_at <= now) {
+      failing_ = true;
+      log(LogLevel::warning,
+          fmt::format("{}: requests fail until the target is back (--fast_io_fail_tmo)",
+                      params_.name));
+      on_reactors([](QueueGroup&, auto& devices) {
+        for (const auto& device : devices) device->set_failing(EIO);
+      });
+    }
+  }
+  fail_stopped();
+  arm_timers();
+}
+
+void RemoteSubsystem::fail_stopped() {
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i].fails_at > loops_[0]->now()) continue;
+    states_[i].fails_at = Instant::max();
+    on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(EIO); });
+  }
+}
+
+Result<void> RemoteSubsystem::set_policy(const LossPolicy& policy) {
+  if (auto ok = check(policy); !ok) return ok;
+  reconnect_.set_policy(policy, loops_[0]->now());
+  params_.loss = policy;
+  // Deadlines that are no more, or not yet: what failed meanwhile has failed.
+  const auto fails_at = reconnect_.io_fails_at();
+  if (failing_ && (!fails_at || *fails_at > loops_[0]->now())) {
+    failing_ = false;
+    on_reactors([](QueueGroup&, auto& devices) {
+      for (const auto& device : devices) device->set_failing(0);
+    });
+  }
+  on_reactors([p = patience()](QueueGroup& group, auto&) { group.set_patience(p); });
+  if (state_ == State::live || state_ == State::lost) arm_timers();
+  wake();
+  return {};
+}
+
+Result<void> RemoteSubsystem::reset() {
+  if (!live()) return fail(params_.name + " is not connected", ENOTCONN);
+  association_->lose(Error{"the controller was reset on request", ECONNRESET});
+  return {};
+}
+
+// ---- the same disk ----
+
+/// `found` is what the controller has now under the NSID; nullptr: nothing that could be served.
+void RemoteSubsystem::judge(std::size_t index, const std::shared_ptr<const Namespace>& found) {
+  NamespaceState& s = states_[index];
+  const Namespace& known = *namespaces_[index];
+  if (found == nullptr) {
+    s.found.reset();
+    return stop_namespace(index,
+                          fmt::format("the controller has no namespace {} any more; it goes on "
+                                      "when that is back",
+                                      known.info.nsid),
+                          false);
+  }
+  if (!params_.rules.check_identity) return resume_namespace(index, found);
+  const auto same = same_namespace(known, *found, params_.weak_identity);
+  if (same) return resume_namespace(index, found);
+  // Memory for parts of blocks has been made for this size of them.
+  const bool acceptable = found->block_shift == known.block_shift;
+  s.found = acceptable ? found : nullptr;
+  stop_namespace(index,
+                 fmt::format("{}; {}", same.error().message,
+                             acceptable ? fmt::format("if it is the right disk all the same, say "
+                                                      "`nvmf accept {}`",
+                                                      known.info.name)
+                                        : "to use it as it is now, disconnect and connect again"),
+                 false);
+}
+
+void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fail_now) {
+  NamespaceState& s = states_[index];
+  const bool was_stopped = !s.stopped.empty();
+  if (s.stopped != why) {
+    log(LogLevel::error, fmt::format("{} is stopped: {}", namespaces_[index]->info.name, why));
+  }
+  s.stopped = std::move(why);
+  const auto most = patience();
+  if (!was_stopped && most) {
+    const Instant since = state_ == State::lost ? reconnect_.lost_at() : loops_[0]->now();
+    s.fails_at = since + *most;
+  }
+  if (fail_now) s.fails_at = loops_[0]->now();
+  on_reactors([index](QueueGroup&, auto& devices) { devices[index]->pause(); });
+  if (state_ == State::live || state_ == State::lost) fail_stopped();
+  arm_timers();
+}
+
+void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found) {
+  NamespaceState& s = states_[index];
+  if (!s.stopped.empty()) {
+    log(LogLevel::info, fmt::format("{} goes on", namespaces_[index]->info.name));
+  }
+  s.stopped.clear();
+  s.found.reset();
+  s.fails_at = Instant::max();
+  if (association_ != nullptr)
+    s.shared->unflushed.set_cache(association_->info.volatile_write_cache);
+  namespaces_[index] = found;
+  on_reactors([index, found](QueueGroup&, auto& devices) {
+    devices[index]->set_failing(0);
+    devices[index]->resume(found);
+  });
+}
+
+Result<void> RemoteSubsystem::accept(std::uint32_t nsid) {
+  const std::size_t index = index_of(nsid);
+  if (index == namespaces_.size()) {
+    return fail(fmt::format("{} has no namespace {}", params_.name, nsid), ENOENT);
+  }
+  NamespaceState& s = states_[index];
+  if (s.found == nullptr) {
+    return fail(fmt::format("{} is not waiting to be accepted{}", namespaces_[index]->info.name,
+                            s.stopped.empty() ? "" : ": " + s.stopped),
+                ENOENT);
+  }
+  if (state_ != State::live) {
+    // The next association is compared with what was accepted.
+    namespaces_[index] = std::exchange(s.found, nullptr);
+    s.stopped = "accepted; it goes on when the connection is back";
+    return {};
+  }
+  resume_namespace(index, s.found);
+  return {};
+}
+
+/// The controller says that these have changed; empty: any may have.
+Task<void> RemoteSubsystem::check_namespaces(std::vector<std::uint32_t> nsids) {
+  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+    const std::uint32_t nsid = namespaces_[i]->info.nsid;
+    if (!nsids.empty() && std::ranges::find(nsids, nsid) == nsids.end()) continue;
+    auto found = co_await identify_namespace(*association_, nsid, params_.admin_timeout);
+    // The association is about to end; the next one looks at everything.
+    if (!found || association_->ending() || !live()) co_return;
+    if (*found == nullptr) {
+      states_[i].found.reset();
+      // It is the controller's own word: there is nothing to wait for.
+      stop_namespace(i, fmt::format("the controller has removed namespace {}", nsid), true);
+    } else {
+      judge(i, *found);
+    }
+  }
+}
+
+}  // namespace nvmf::host
