@@ -75,19 +75,53 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   return value << shift;
 }
 
+namespace {
+
+Error unfit(std::string_view value, const char* what, std::string_view text, const char* possible) {
+  return Error{fmt::format("'{}' is no {} (namespace {}); {}", value, what, text, possible),
+               EINVAL};
+}
+
+/// Takes one ",key=value" from the end of `rest`; false if there is none.
+Result<bool> take_option(std::string_view& rest, std::string_view text, NamespaceConfig& config) {
+  const auto comma = rest.rfind(',');
+  if (comma == std::string_view::npos) return false;
+  const std::string_view option = rest.substr(comma + 1);
+  const std::string_view value = option.substr(option.find('=') + 1);
+  if (option.starts_with("block=")) {
+    const auto block = parse_size(value);
+    if (!block || !takes_block_size(*block)) {
+      return std::unexpected(unfit(value, "block size", text, "512 and 4096 are possible"));
+    }
+    config.block_bytes = static_cast<std::uint32_t>(*block);
+  } else if (option.starts_with("uuid=")) {
+    const auto uuid = nvme::parse_uuid(value);
+    if (!uuid) {
+      return std::unexpected(
+          unfit(value, "UUID", text, "give 32 hexadecimal digits as 8-4-4-4-12"));
+    }
+    config.uuid = *uuid;
+  } else if (option.starts_with("cache=")) {
+    if (value != "volatile") {
+      return std::unexpected(unfit(value, "cache", text, "volatile is the only one there is"));
+    }
+    config.volatile_cache = true;
+  } else {
+    return false;
+  }
+  rest = rest.substr(0, comma);
+  return true;
+}
+
+}  // namespace
+
 Result<NamespaceConfig> NamespaceConfig::parse(std::string_view text) {
   NamespaceConfig config;
   std::string_view rest = text;
-  if (const auto comma = rest.rfind(",block="); comma != std::string_view::npos) {
-    const std::string_view block_text = rest.substr(comma + 7);
-    const auto block = parse_size(block_text);
-    if (!block || !takes_block_size(*block)) {
-      return fail(fmt::format("'{}' is no block size (namespace {}); 512 and 4096 are possible",
-                              block_text, text),
-                  EINVAL);
-    }
-    config.block_bytes = static_cast<std::uint32_t>(*block);
-    rest = rest.substr(0, comma);
+  for (bool more = true; more;) {
+    auto taken = take_option(rest, text, config);
+    if (!taken) return std::unexpected(std::move(taken.error()));
+    more = *taken;
   }
   if (rest.starts_with("memory:")) {
     config.kind = Kind::memory;
@@ -103,6 +137,10 @@ Result<NamespaceConfig> NamespaceConfig::parse(std::string_view text) {
     return config;
   }
   if (rest.starts_with("file:") && rest.size() > 5) {
+    if (config.volatile_cache) {
+      return fail(fmt::format("Namespace {} cannot have cache=volatile: only memory can", text),
+                  EINVAL);
+    }
     config.kind = Kind::file;
     config.path = rest.substr(5);
     return config;
@@ -144,6 +182,9 @@ Result<void> check_config(const TargetConfig& config) {
                             "of 16 and at most {}",
                             config.in_capsule_bytes, transport::kInCapsuleBytesMax),
                 EINVAL);
+  }
+  if (config.shared_buffers == 0) {
+    return fail("A target needs at least one shared buffer", EINVAL);
   }
   return {};
 }

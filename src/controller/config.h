@@ -2,27 +2,40 @@
 // the command line or from a JSON file; judged by check_config().
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "controller/disk.h"
 #include "controller/limits.h"
 #include "nvme/address.h"
 #include "nvme/result.h"
 
 namespace nvmf::controller {
 
+/// Opens the disk of a namespace.
+using DiskFactory = std::function<Result<std::unique_ptr<Disk>>()>;
+
 struct NamespaceConfig {
-  enum class Kind : std::uint8_t { memory, file };
+  enum class Kind : std::uint8_t { memory, file, custom };
   Kind kind = Kind::memory;
   std::uint64_t size_bytes = 0;  // memory only
   std::string path;              // file only
   std::uint32_t block_bytes = 512;
+  bool volatile_cache = false;  // memory only: writes are lost with the power until a flush
+  /// The UUID to have; the NGUID follows from it. None: memory a new one at each start, a file
+  /// always the same.
+  std::optional<nvme::Uuid> uuid;
+  std::shared_ptr<const DiskFactory> factory;  // custom only
 
-  /// "memory:SIZE[,block=512|4096]" or "file:PATH[,block=512|4096]". A path may contain commas:
-  /// only a last ",block=…" counts.
+  /// "memory:SIZE" or "file:PATH", either with ",block=512|4096" and ",uuid=UUID" after it, memory
+  /// also with ",cache=volatile". A path may contain commas: only what stands at the end and reads
+  /// like one of these counts.
   static Result<NamespaceConfig> parse(std::string_view text);
   friend bool operator==(const NamespaceConfig&, const NamespaceConfig&) = default;
 };
@@ -43,6 +56,14 @@ struct TargetConfig {
   std::uint32_t queue_entries = kQueueEntriesDefault;       // of an I/O queue: CAP.MQES + 1
   std::uint32_t in_capsule_bytes = kInCapsuleBytesDefault;  // of an I/O command; 0: none
   std::uint16_t cqt_ms = 0;                                 // Command Quiesce Time; 0: not reported
+  std::array<std::uint16_t, 3> crdt{};          // CRDT1 to 3, units of 100 ms; 0: not reported
+  std::size_t shared_buffers = kSharedBuffers;  // of kBufferBytes, for all I/O queues; 1 and up
+  /// Puts a disk of the caller's around (or in the place of) that of a namespace; may be empty.
+  std::function<std::unique_ptr<Disk>(std::unique_ptr<Disk>, std::uint32_t nsid,
+                                      std::string_view subnqn)>
+      wrap_disk;
+  /// With a seed, the identifiers that are new at each start follow from it: the same run again.
+  std::optional<std::uint64_t> uuid_seed;
   std::function<void(const std::string&)> log;  // a line per connect and end; may be empty
 };
 

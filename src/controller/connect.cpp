@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "controller/controller.h"
+#include "controller/faults.h"
 #include "controller/session.h"
 #include "controller/target.h"
 #include "nvme/address.h"
@@ -118,6 +119,11 @@ AdminReply check_and_connect(Target& target, Session& session, const ConnectComm
   if (!decoded) return invalid_data(nvme::kConnectDataSubnqn);
   if (!nvme::usable_nqn(decoded->subnqn)) return invalid_data(nvme::kConnectDataSubnqn);
   if (!nvme::usable_nqn(decoded->hostnqn)) return invalid_data(nvme::kConnectDataHostnqn);
+  if (const auto status = target.faults().refuses_connect(decoded->subnqn, connect.qid)) {
+    AdminReply refused;
+    refused.status = *status;
+    return refused;
+  }
   return connect.qid == 0 ? connect_admin(target, session, connect, *decoded)
                           : connect_io(target, session, connect, *decoded);
 }

@@ -42,6 +42,7 @@ Controller::Controller(transport::Loop& loop, ControllerOwner& owner, Subsystem&
       timer_(loop.timers(), [this] { on_timer(); }),
       grace_(loop.timers(),
              [this] {
+               if (shst_ != nvme::kShstNone) return end_io("the controller was shut down");
                end(Error{fmt::format("An I/O connection of {} was lost", describe()), ECONNRESET});
              }),
       namespace_notice_{{nvme::AsyncEventType::notice, nvme::kNoticeNamespaceChanged,
@@ -172,13 +173,16 @@ void Controller::set_configuration(const nvme::ControllerConfiguration& next) {
   if (next.shn != nvme::kShnNone && before.shn == nvme::kShnNone) {
     shst_ = nvme::kShstInProgress;
     flushed_ = false;
-    stop_io("its host shut the controller down");
+    stop();
   } else if (next.shn == nvme::kShnNone && shst_ == nvme::kShstComplete) {
     shst_ = nvme::kShstNone;
   }
   if (before.en && !next.en) {
     cfs_ = false;
-    stop_io("its host disabled the controller");
+    fatal_ = false;
+    stopping_ = true;
+    end_io("its host disabled the controller");
+    continue_stop();
   } else if (!before.en && next.en && !stopping_) {
     // A configuration that cannot be is answered with CSTS.CFS, as nvmet does: Property Set itself
     // has succeeded.
@@ -188,23 +192,39 @@ void Controller::set_configuration(const nvme::ControllerConfiguration& next) {
   arm_timer();
 }
 
-void Controller::stop_io(const char* why) {
-  stopping_ = true;
+void Controller::end_io(const char* why) {
   grace_.cancel();
   const Error reason{fmt::format("The queue ended because {}", why), ESHUTDOWN};
-  for (const auto& [qid, session] : io_) session->end(reason);
+  for (const auto& [qid, session] : io_) session->end_visibly(reason);
+}
+
+/// Brings the disks to rest; the connections stay.
+void Controller::stop() {
+  stopping_ = true;
+  grace_.cancel();
+  for (const auto& [qid, session] : io_) session->io()->quiesce();
   continue_stop();
 }
 
+bool Controller::io_at_rest() const {
+  // Disabled, the connections themselves must be gone: what waits in one could be executed when
+  // the controller is enabled again.
+  if (!cc_.en) return io_.empty();
+  return std::ranges::all_of(io_, [](const auto& entry) { return entry.second->io()->idle(); });
+}
+
 void Controller::continue_stop() {
-  if (!io_.empty() || flushing_) return;
+  if (!io_at_rest() || flushing_) return;
   if (shst_ == nvme::kShstInProgress && !flushed_) {
-    flush_index_ = 0;
+    flushing_ns_ = nullptr;
     flush_next();
     if (flushing_) return;
   }
   stopping_ = false;
-  if (shst_ == nvme::kShstInProgress) shst_ = nvme::kShstComplete;
+  if (shst_ == nvme::kShstInProgress) {
+    shst_ = nvme::kShstComplete;
+    if (!io_.empty()) grace_.arm(loop_.now() + kShutdownGrace);
+  }
   if (!cc_.en) {
     rdy_ = false;
     reset_state();
@@ -212,23 +232,34 @@ void Controller::continue_stop() {
   arm_timer();
 }
 
+/// Flushes one disk after the other; a loop, not a recursion, over those that complete inside.
 void Controller::flush_next() {
-  const auto& namespaces = subsystem_.namespaces();
-  while (flush_index_ < namespaces.size()) {
-    Disk& disk = *namespaces[flush_index_++]->disk;
-    if (!disk.volatile_cache()) continue;
-    flushing_ = true;
+  do {
+    Namespace* const done = flushing_ns_;
+    flushing_ns_ = subsystem_.next(done == nullptr ? 0 : done->nsid);
+    if (done != nullptr) --done->users;
+    while (flushing_ns_ != nullptr && !flushing_ns_->disk->volatile_cache()) {
+      flushing_ns_ = subsystem_.next(flushing_ns_->nsid);
+    }
+    flushing_ = flushing_ns_ != nullptr;
+    if (!flushing_) {
+      flushed_ = true;
+      return;
+    }
+    ++flushing_ns_->users;
     flush_op_.error = 0;
-    disk.submit(flush_op_);
-    return;
-  }
-  flushing_ = false;
-  flushed_ = true;
+    flush_inside_ = true;
+    flush_complete_ = false;
+    flushing_ns_->disk->submit(flush_op_);
+    flush_inside_ = false;
+  } while (flush_complete_);
 }
 
 void Controller::on_flushed(DiskOp& op) {
   Controller& self = *static_cast<FlushOp&>(op).controller;
   if (op.error != 0) ++self.subsystem_.counters.media_errors;
+  self.flush_complete_ = true;
+  if (self.flush_inside_) return;
   self.flush_next();
   if (self.flushing_) return;
   self.continue_stop();

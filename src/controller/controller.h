@@ -8,9 +8,16 @@
 //   bit 3 of its Connect) the others live on. Otherwise the association ends too, but only
 //   kQueueLossGrace later: Linux closes its I/O connections before it shuts the controller down
 //   over the admin queue, and an orderly shutdown must not be taken for a loss;
-// - CC.EN = 0 or CC.SHN: the I/O connections are reset. CSTS.RDY = 0, or SHST complete, is shown
-//   only when no operation of this controller is under way on any disk, so that a host may rely on
-//   it that nothing it wrote before will still happen; a shutdown flushes the disks first.
+// - CC.EN = 0: the I/O connections are reset;
+// - CC.SHN: I/O queues refuse commands from then on and are closed by the host, or by us
+//   kShutdownGrace after the shutdown is complete: a host must not see a loss before it has read
+//   CSTS.
+// CSTS.RDY = 0, or SHST complete, is shown only when no operation of this controller is under way
+// on any disk, so that a host may rely on it that nothing it wrote before will still happen; a
+// shutdown flushes the disks first.
+//
+// After the end of an association no command is begun any more that was not begun before it (Base
+// 2.2 §9.6); what a disk has begun is brought to its end.
 //
 // One thread, the target's loop. Owned by the target, which destroys it after controller_gone().
 #pragma once
@@ -42,6 +49,8 @@ class Session;
 
 /// How long an association survives the loss of an I/O connection: see above.
 inline constexpr std::chrono::seconds kQueueLossGrace{2};
+/// How long I/O connections of a controller that was shut down may stay open.
+inline constexpr std::chrono::seconds kShutdownGrace{2};
 
 class ControllerOwner {
  public:
@@ -92,6 +101,12 @@ class Controller {
   void connection_lost(Session& session, const Error& reason);
   /// Nothing is left of it; the last word about it.
   void session_gone(Session& session);
+  /// No operation of an I/O queue is under way any more; its connection lives.
+  void io_idle() {
+    if (stopping_) continue_stop();
+  }
+  /// CC.EN = 0 or CC.SHN has been set, and not all is at rest yet.
+  [[nodiscard]] bool stopping() const { return stopping_; }
   /// Ends the whole association.
   void end(const Error& reason);
   [[nodiscard]] bool ended() const { return ended_; }
@@ -99,6 +114,14 @@ class Controller {
   // Properties. Base 2.1 §3.1.4.
   [[nodiscard]] std::optional<std::uint64_t> property_get(const nvme::PropertyCommand& get) const;
   nvme::Status property_set(const nvme::PropertyCommand& set);
+  /// CSTS.CFS: nothing but property commands is executed or answered until the host resets us.
+  void set_fatal() {
+    cfs_ = true;
+    fatal_ = true;
+  }
+  [[nodiscard]] bool fatal() const { return fatal_; }
+  /// A command that is neither executed nor answered, because of a fatal error.
+  [[nodiscard]] bool mute(const nvme::Sqe& sqe) const { return fatal_ && !sqe.is_fabrics(); }
   /// CC.EN and CSTS.RDY are set and no shutdown is under way: commands are executed.
   [[nodiscard]] bool ready() const {
     return cc_.en && rdy_ && !cfs_ && shst_ == nvme::kShstNone && !ended_;
@@ -143,8 +166,10 @@ class Controller {
 
   void set_configuration(const nvme::ControllerConfiguration& next);
   [[nodiscard]] bool configuration_valid(const nvme::ControllerConfiguration& cc) const;
-  void stop_io(const char* why);
+  void end_io(const char* why);
+  void stop();
   void continue_stop();
+  [[nodiscard]] bool io_at_rest() const;
   void reset_state();
   void flush_next();
   static void on_flushed(DiskOp& op);
@@ -164,11 +189,14 @@ class Controller {
   nvme::ControllerConfiguration cc_;
   bool rdy_ = false;
   bool cfs_ = false;
+  bool fatal_ = false;  // cfs_ on demand
   std::uint8_t shst_ = nvme::kShstNone;
   bool stopping_ = false;  // I/O queues and disks are being brought to rest
   bool flushing_ = false;
   bool flushed_ = false;
-  std::size_t flush_index_ = 0;
+  bool flush_inside_ = false;
+  bool flush_complete_ = false;
+  Namespace* flushing_ns_ = nullptr;
   FlushOp flush_op_;
 
   Session* admin_ = nullptr;

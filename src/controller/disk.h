@@ -1,9 +1,13 @@
-// What a namespace of our controller stores its blocks in. Implementations: memory_disk, file_disk;
-// later others, and faults wrapped around any of them.
+// What a namespace of our controller stores its blocks in. Implementations: memory_disk, file_disk,
+// cached_disk (a volatile cache over memory), faulty_disk (a filter around any other), and what
+// tests put behind a namespace (TargetConfig::wrap_disk, NamespaceConfig::factory).
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
+
+#include "nvme/result.h"
 
 namespace nvmf::controller {
 
@@ -19,6 +23,11 @@ struct DiskOp {
   void (*complete)(DiskOp&) = nullptr;
   /// 0 or an errno.
   int error = 0;
+  // Whose it is, for filters that make a difference: controller, queue and opcode of the command.
+  // All 0: the target's own (the flush of a shutdown).
+  std::uint16_t cntlid = 0;
+  std::uint16_t qid = 0;
+  std::uint8_t opcode = 0;
   DiskOp* next = nullptr;  // for the disk's own use
   void* owner = nullptr;   // for the disk's own use
 };
@@ -33,6 +42,23 @@ class Disk {
   [[nodiscard]] virtual bool volatile_cache() const = 0;
   /// Completion may come inside submit().
   virtual void submit(DiskOp& op) = 0;
+
+  /// Why nobody waits for an operation any more: its connection is gone, or its host stops the
+  /// controller and is told that it has stopped only when the operation is complete.
+  enum class Abandoned : std::uint8_t { lost, stopped };
+  /// For disks that hold operations back: `op`, submitted and not complete, is to be complete as
+  /// soon as can be, never inside this call; one that was not begun may end as ECANCELED. Others
+  /// simply go on.
+  virtual void abandon(DiskOp& /*op*/, Abandoned /*why*/) {}
+  /// What was written and neither flushed nor FUA is lost, as are operations that are held back
+  /// (they end as ECANCELED, never inside this call). A disk without a volatile cache loses
+  /// nothing.
+  virtual void power_loss() {}
+  /// Another size from now on, a multiple of the block size and not 0; operations beyond it end as
+  /// ENODATA.
+  virtual Result<void> resize(std::uint64_t /*size_bytes*/) {
+    return fail("This namespace cannot change its size", ENOTSUP);
+  }
 };
 
 }  // namespace nvmf::controller

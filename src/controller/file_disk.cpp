@@ -39,6 +39,17 @@ FileDisk::FileDisk(std::unique_ptr<transport::File> file, bool read_only)
   }
 }
 
+Result<void> FileDisk::resize(std::uint64_t size_bytes) {
+  if (size_bytes > file_->size_bytes()) {
+    return fail(fmt::format("The file of this namespace has {} bytes, too few for {}: make it "
+                            "larger, and swap the namespace for the same file",
+                            file_->size_bytes(), size_bytes),
+                ENOSPC);
+  }
+  size_bytes_ = size_bytes;
+  return {};
+}
+
 void FileDisk::submit(DiskOp& op) {
   op.next = nullptr;
   if (free_ == nullptr) {

@@ -36,6 +36,9 @@ nvme::IdentifyController identify_common(const Controller& controller) {
   id.lpa = nvme::kLpaExtendedData | nvme::kLpaSupportedPages;
   id.kas = kKas;
   id.cqt = config.cqt_ms;
+  id.crdt1 = config.crdt[0];
+  id.crdt2 = config.crdt[1];
+  id.crdt3 = config.crdt[2];
   id.maxcmd = static_cast<std::uint16_t>(config.queue_entries);
   // SGLs without alignment, offsets in the capsule, transport data blocks: NVMe/TCP 1.0 §3.3.2.
   id.sgls = nvme::kSglsSupported | nvme::kSglsOffset | nvme::kSglsTransportDataBlock;
@@ -64,7 +67,7 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;
   id.cqes = 4u << 4 | 4;
-  id.nn = static_cast<std::uint32_t>(subsystem.namespaces().size());
+  id.nn = subsystem.highest_nsid();
   for (const auto& ns : subsystem.namespaces()) {
     const std::uint64_t before = id.tnvmcap.low;
     id.tnvmcap.low += ns->disk->size_bytes();

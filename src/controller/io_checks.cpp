@@ -49,7 +49,7 @@ Status IoQueue::check(Slot& slot) const {
     default:
       return refuse(StatusCode::invalid_opcode);
   }
-  slot.ns = controller_.subsystem().find(sqe.nsid);
+  use(slot, controller_.subsystem().find(sqe.nsid));
   if (slot.ns == nullptr) return refuse(StatusCode::invalid_namespace);
   const bool changes =
       slot.what == Work::write || slot.what == Work::write_zeroes || slot.what == Work::deallocate;
@@ -103,10 +103,10 @@ Status IoQueue::check_write_zeroes(Slot& slot) const {
 Status IoQueue::check_flush(Slot& slot) const {
   slot.what = Work::flush;
   const std::uint32_t nsid = slot.command->sqe.nsid;
-  const auto count = static_cast<std::uint32_t>(controller_.subsystem().namespaces().size());
+  // From the one above `index` to `count`, whatever is there when it is their turn.
   if (nsid == nvme::kNsidAll) {
     slot.index = 0;
-    slot.count = count;
+    slot.count = controller_.subsystem().highest_nsid();
     return {};
   }
   if (controller_.subsystem().find(nsid) == nullptr) return refuse(StatusCode::invalid_namespace);

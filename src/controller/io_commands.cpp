@@ -30,6 +30,8 @@ Status status_of(int error, bool reading) {
       return {StatusCode::namespace_write_protected, true};
     case ENODATA:  // the file has become shorter than the namespace
       return {StatusCode::lba_out_of_range, true};
+    case ECANCELED:  // by a fault, or because the controller stops: it was not executed
+      return StatusCode::aborted_sq_deletion;
     case EIO:
       return reading ? StatusCode::unrecovered_read_error : StatusCode::write_fault;
     default:
@@ -71,7 +73,9 @@ void IoQueue::on_command(transport::ControllerCommand& command) {
   Slot& slot = slot_of(command);
   NVMF_CHECK(slot.what == Work::none && slot.buffer == nullptr);
   slot.command = &command;
-  slot.ns = nullptr;
+  slot.cntlid = controller_.cntlid();
+  slot.qid = session_.qid();
+  slot.opcode = command.sqe.opcode;
   slot.fua = false;
   slot.deallocate = false;
   slot.done_bytes = 0;
@@ -80,6 +84,12 @@ void IoQueue::on_command(transport::ControllerCommand& command) {
   slot.count = 0;
   if (const Status status = check(slot); !status.ok()) return respond(slot, status);
   start(slot);
+}
+
+void IoQueue::use(Slot& slot, Namespace* ns) {
+  if (slot.ns != nullptr) --slot.ns->users;
+  slot.ns = ns;
+  if (ns != nullptr) ++ns->users;
 }
 
 void IoQueue::start(Slot& slot) {
@@ -173,13 +183,17 @@ bool IoQueue::next_operation(Slot& slot) {
     case Work::write_zeroes:
       slot.kind = DiskOp::Kind::write_zeroes;
       return true;
-    case Work::flush:
-      if (slot.index == slot.count) return false;
-      slot.ns = controller_.subsystem().find(++slot.index);
+    case Work::flush: {
+      if (slot.index >= slot.count) return false;
+      Namespace* const next = controller_.subsystem().next(slot.index);
+      if (next == nullptr || next->nsid > slot.count) return false;
+      slot.index = next->nsid;
+      use(slot, next);
       slot.kind = DiskOp::Kind::flush;
       slot.offset_bytes = 0;
       slot.length_bytes = 0;
       return true;
+    }
     case Work::deallocate:
       while (slot.index < slot.count) {
         const auto range = nvme::DsmRange::decode(std::span<const std::byte, nvme::kDsmRangeBytes>(
@@ -198,6 +212,11 @@ bool IoQueue::next_operation(Slot& slot) {
 }
 
 void IoQueue::run_disk(Slot& slot) {
+  // Whatever was on its way here when the association ended, or the controller was stopped, is not
+  // executed any more. Base 2.1 §3.3.2.4, §3.6.
+  if (controller_.ended()) return;
+  if (controller_.fatal()) return free_slot(slot);
+  if (!controller_.ready()) return respond(slot, StatusCode::aborted_sq_deletion);
   // A loop, not a recursion, over disks that complete inside submit().
   for (;;) {
     if (!next_operation(slot)) return respond(slot, Status{});
@@ -227,10 +246,12 @@ void IoQueue::on_disk_complete(DiskOp& op) {
   bool again = false;
   self.operation_done(slot, again);
   if (again) self.run_disk(slot);
+  if (self.idle()) self.controller_.io_idle();
 }
 
 /// `again` is set if the command has another operation for the disk at once.
 void IoQueue::operation_done(Slot& slot, bool& again) {
+  if (controller_.fatal()) return free_slot(slot);  // and never answers
   if (slot.error != 0) {
     ++controller_.subsystem().counters.media_errors;
     return respond(slot, status_of(slot.error, slot.kind == DiskOp::Kind::read));
@@ -332,7 +353,7 @@ void IoQueue::on_buffer_free() {
 }
 
 void IoQueue::serve_waiting() {
-  if (serving_ || ended_) return;
+  if (serving_ || ended_ || controller_.ended()) return;
   serving_ = true;
   while (waiting_first_ != nullptr) {
     Slot& slot = *waiting_first_;
@@ -369,6 +390,7 @@ void IoQueue::give_buffer(Slot& slot) {
 void IoQueue::free_slot(Slot& slot) {
   slot.what = Work::none;
   slot.command = nullptr;
+  use(slot, nullptr);
   give_buffer(slot);
 }
 
@@ -380,6 +402,17 @@ void IoQueue::on_ended() {
   waiting_last_ = nullptr;
   for (Slot& slot : slots_) {
     if (slot.what != Work::none && !slot.on_disk) free_slot(slot);
+  }
+  abandon(controller_.stopping() ? Disk::Abandoned::stopped : Disk::Abandoned::lost);
+}
+
+void IoQueue::quiesce() {
+  abandon(Disk::Abandoned::stopped);
+}
+
+void IoQueue::abandon(Disk::Abandoned why) {
+  for (Slot& slot : slots_) {
+    if (slot.on_disk) slot.ns->disk->abandon(slot, why);
   }
 }
 

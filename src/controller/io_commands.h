@@ -5,9 +5,10 @@
 // then moves in pieces of kBufferBytes; one piece of a command is on its way at a time, the
 // commands of a queue overlap. A command that finds no buffer waits in line.
 //
-// When the connection ends, operations that a disk has begun go on: they cannot be called back.
-// idle() says when the last has ended; until then the queue, its buffers and the queue pair (whose
-// in-capsule data a write may be using) stay.
+// When the connection ends, operations that a disk has begun go on: they cannot be called back, but
+// the disk is told (Disk::abandon), and none is begun any more. idle() says when the last has
+// ended; until then the queue, its buffers and the queue pair (whose in-capsule data a write may be
+// using) stay.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,8 @@ class IoQueue final : private BufferUser {
   void on_data_sent(transport::ControllerCommand& command);
   /// The connection is gone. Buffers that no disk uses are given back.
   void on_ended();
+  /// The controller stops: Controller::io_idle() is called when idle() becomes true.
+  void quiesce();
   /// No operation of this queue is under way on a disk. Session::io_idle() is called when this
   /// becomes true after on_ended().
   [[nodiscard]] bool idle() const { return disk_ops_ == 0; }
@@ -47,8 +50,8 @@ class IoQueue final : private BufferUser {
   struct Slot : DiskOp {
     IoQueue* queue = nullptr;
     transport::ControllerCommand* command = nullptr;
-    Work what = Work::none;  // none: the slot is free
-    Namespace* ns = nullptr;
+    Work what = Work::none;   // none: the slot is free
+    Namespace* ns = nullptr;  // see use()
     std::byte* buffer = nullptr;
     Buffer buffer_kind = Buffer::none;
     bool on_disk = false;           // the disk has the operation
@@ -76,6 +79,9 @@ class IoQueue final : private BufferUser {
                                          std::uint64_t blocks) const;
   [[nodiscard]] nvme::Status check_dsm_ranges(const Slot& slot) const;
 
+  /// Makes it the slot's namespace: it stays until the slot has another or none.
+  static void use(Slot& slot, Namespace* ns);
+  void abandon(Disk::Abandoned why);
   void start(Slot& slot);
   void start_piece(Slot& slot);
   void data_here(Slot& slot);

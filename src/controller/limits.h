@@ -30,6 +30,8 @@ inline constexpr std::size_t kConnectionsMax = 1024;
 inline constexpr std::size_t kSubsystemsMax = 4096;
 /// Namespaces of a subsystem: one active namespace list.
 inline constexpr std::size_t kNamespacesMax = 1024;
+/// NN, which a host may scan up to: the same number, so that gaps stay few.
+inline constexpr std::uint32_t kNsidMax = 1024;
 /// I/O queues of a controller: as many as Linux has CPUs to ask for, within reason.
 inline constexpr std::uint32_t kIoQueuesMax = 256;
 inline constexpr std::uint32_t kIoQueuesDefault = 64;

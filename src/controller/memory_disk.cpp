@@ -1,9 +1,8 @@
 #include "controller/memory_disk.h"
 
+#include <cerrno>
 #include <cstring>
 #include <utility>
-
-#include "nvme/check.h"
 
 namespace nvmf::controller {
 
@@ -14,31 +13,33 @@ Result<std::unique_ptr<MemoryDisk>> MemoryDisk::create(std::uint64_t size_bytes)
 }
 
 void MemoryDisk::submit(DiskOp& op) {
-  // Ranges are checked against the namespace before they come here.
-  NVMF_CHECK(op.offset_bytes <= size_bytes() && op.length_bytes <= size_bytes() - op.offset_bytes);
+  op.error = run(op);
+  op.complete(op);
+}
+
+int MemoryDisk::run(const DiskOp& op) {
+  // Ranges were checked against the namespace; it may have become smaller since.
+  if (op.offset_bytes > size_bytes() || op.length_bytes > size_bytes() - op.offset_bytes) {
+    return ENODATA;
+  }
   std::byte* const place = memory_.data() + op.offset_bytes;
-  op.error = 0;
   switch (op.kind) {
     case DiskOp::Kind::read:
       std::memcpy(op.data, place, op.length_bytes);
-      break;
+      return 0;
     case DiskOp::Kind::write:
       std::memcpy(place, op.data, op.length_bytes);
-      break;
+      return 0;
     case DiskOp::Kind::flush:
-      break;
+      return 0;
     case DiskOp::Kind::write_zeroes:
-      if (op.deallocate) {
-        op.error = memory_.discard(op.offset_bytes, op.length_bytes);
-      } else {
-        std::memset(place, 0, op.length_bytes);
-      }
-      break;
+      if (op.deallocate) return memory_.discard(op.offset_bytes, op.length_bytes);
+      std::memset(place, 0, op.length_bytes);
+      return 0;
     case DiskOp::Kind::deallocate:
-      op.error = memory_.discard(op.offset_bytes, op.length_bytes);
-      break;
+      return memory_.discard(op.offset_bytes, op.length_bytes);
   }
-  op.complete(op);
+  return EINVAL;
 }
 
 }  // namespace nvmf::controller

@@ -21,7 +21,11 @@ class MemoryDisk final : public Disk {
   [[nodiscard]] bool read_only() const override { return false; }
   [[nodiscard]] bool volatile_cache() const override { return false; }
   void submit(DiskOp& op) override;
+  Result<void> resize(std::uint64_t size_bytes) override { return memory_.resize(size_bytes); }
 
+  /// Does it, without completing it. 0 or an errno.
+  int run(const DiskOp& op);
+  [[nodiscard]] std::byte* data() const { return memory_.data(); }
   [[nodiscard]] std::uint64_t resident_bytes() const { return memory_.resident_bytes(); }
 
  private:

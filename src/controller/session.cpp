@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <utility>
 
 #include "controller/admin_commands.h"
 #include "controller/connect.h"
 #include "controller/controller.h"
+#include "controller/faults.h"
+#include "controller/hole_stream.h"
 #include "controller/target.h"
 #include "nvme/check.h"
 #include "nvme/fabrics.h"
@@ -23,8 +26,8 @@ constexpr std::array<std::byte, 4096> kZeroes{};
 
 }  // namespace
 
-Session::Session(Target& target, std::uint16_t port_id)
-    : target_(target), port_id_(port_id), timer_(target.loop().timers(), [this] {
+Session::Session(Target& target, std::uint16_t port_id, std::uint64_t number)
+    : target_(target), port_id_(port_id), number_(number), timer_(target.loop().timers(), [this] {
         if (disconnecting_) return qpair_->finish();
         end(Error{"No good Connect command came in time", ETIMEDOUT});
       }) {
@@ -33,8 +36,9 @@ Session::Session(Target& target, std::uint16_t port_id)
 
 Session::~Session() = default;
 
-void Session::start(std::unique_ptr<transport::ControllerQpair> qpair) {
+void Session::start(std::unique_ptr<transport::ControllerQpair> qpair, HoleStream* hole) {
   qpair_ = std::move(qpair);
+  hole_ = hole;
 }
 
 void Session::respond(transport::ControllerCommand& command, Status status, std::uint64_t result,
@@ -52,6 +56,30 @@ void Session::respond(transport::ControllerCommand& command, Status status, std:
 
 void Session::end(const Error& reason) {
   if (!ended_) qpair_->end(reason);
+}
+
+void Session::end_visibly(const Error& reason) {
+  end(reason);  // first: what the hole has swallowed must not be executed
+  set_hole(false);
+}
+
+void Session::close_alone(bool reset) {
+  if (ended_) return;
+  closed_alone_ = true;
+  if (reset) {
+    end(Error{"The queue was closed on demand", ECONNRESET});
+  } else {
+    qpair_->finish();
+  }
+  set_hole(false);
+}
+
+void Session::set_hole(bool on) {
+  if (hole_ != nullptr) hole_->set(on);
+}
+
+bool Session::in_hole() const {
+  return hole_ != nullptr && hole_->on();
 }
 
 void Session::disconnect() {
@@ -72,6 +100,7 @@ void Session::become(Controller& controller, std::uint16_t qid, std::uint32_t qu
     io_ = std::make_unique<IoQueue>(controller, *this, target_.buffers());
     controller.attach_io(qid, *this);
   }
+  target_.faults().connected(*this);
 }
 
 void Session::io_idle() {
@@ -81,7 +110,15 @@ void Session::io_idle() {
 // ---- events of the queue pair
 
 void Session::on_command(transport::ControllerCommand& command) {
-  if (controller_ != nullptr) controller_->command_fetched();
+  if (controller_ != nullptr) {
+    if (controller_->mute(command.sqe)) return;
+    Faults& faults = target_.faults();
+    if (faults.ignores(*this, command.sqe)) return;
+    controller_->command_fetched();
+    if (const auto status = faults.fail_status(*this, command.sqe)) {
+      return respond(command, *status);
+    }
+  }
   // Disconnect is the last command of its queue. Base 2.1 §6.4.
   if (disconnecting_) return respond(command, StatusCode::aborted_sq_deletion);
   if (io_ != nullptr) {
@@ -116,10 +153,13 @@ void Session::on_data_sent(transport::ControllerCommand& command) {
 
 void Session::on_ended(const Error& reason) {
   ended_ = true;
+  hole_ = nullptr;
   timer_.cancel();
   transfers_.clear();
   if (io_ != nullptr) io_->on_ended();
-  if (controller_ != nullptr && !disconnecting_) controller_->connection_lost(*this, reason);
+  if (controller_ != nullptr && !disconnecting_ && !closed_alone_) {
+    controller_->connection_lost(*this, reason);
+  }
   if (io_ == nullptr || io_->idle()) target_.session_gone(*this);
 }
 

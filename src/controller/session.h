@@ -22,27 +22,40 @@
 namespace nvmf::controller {
 
 class Controller;
+class HoleStream;
 class Target;
 
 class Session final : public transport::ControllerQpairEvents {
  public:
-  Session(Target& target, std::uint16_t port_id);
+  /// `number` counts a target's sessions.
+  Session(Target& target, std::uint16_t port_id, std::uint64_t number);
   ~Session();
 
-  /// Takes the queue pair, whose events come here.
-  void start(std::unique_ptr<transport::ControllerQpair> qpair);
+  /// Takes the queue pair, whose events come here. `hole` is good until on_ended().
+  void start(std::unique_ptr<transport::ControllerQpair> qpair, HoleStream* hole);
 
-  [[nodiscard]] transport::ControllerQpair& qpair() { return *qpair_; }
+  [[nodiscard]] std::uint64_t number() const { return number_; }
+  [[nodiscard]] transport::ControllerQpair& qpair() const { return *qpair_; }
   [[nodiscard]] Controller* controller() const { return controller_; }
   [[nodiscard]] std::uint16_t qid() const { return qid_; }
   [[nodiscard]] std::uint16_t port_id() const { return port_id_; }
   [[nodiscard]] bool connected() const { return controller_ != nullptr; }
+  /// Of an I/O queue; nullptr otherwise.
+  [[nodiscard]] IoQueue* io() const { return io_.get(); }
+  [[nodiscard]] bool ended() const { return ended_; }
 
   /// Ends the command. Errors go to the controller's error log.
   void respond(transport::ControllerCommand& command, nvme::Status status, std::uint64_t result = 0,
                bool has_lba = false);
   /// Ends the connection at once.
   void end(const Error& reason);
+  /// The same out of a black hole: the host sees it at once.
+  void end_visibly(const Error& reason);
+  /// Ends this connection, with RST or FIN, in a way that its controller survives.
+  void close_alone(bool reset);
+  /// Turns its black hole on or off. Not inside an event of the queue pair.
+  void set_hole(bool on);
+  [[nodiscard]] bool in_hole() const;
   /// After the response to a Disconnect command: the host closes, and that is no loss. If it does
   /// not, we do, kDisconnectLinger later.
   void disconnect();
@@ -75,13 +88,16 @@ class Session final : public transport::ControllerQpairEvents {
 
   Target& target_;
   std::uint16_t port_id_;
+  std::uint64_t number_;
   std::unique_ptr<transport::ControllerQpair> qpair_;
+  HoleStream* hole_ = nullptr;
   Controller* controller_ = nullptr;
   std::uint16_t qid_ = 0;
   std::unique_ptr<IoQueue> io_;
   std::map<std::uint32_t, Transfer> transfers_;  // by slot
   transport::Timer timer_;  // for Connect; after Disconnect, for the host to close
   bool disconnecting_ = false;
+  bool closed_alone_ = false;
   bool ended_ = false;
 };
 

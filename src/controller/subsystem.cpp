@@ -6,90 +6,25 @@
 #include <utility>
 
 #include "controller/controller.h"
-#include "controller/file_disk.h"
-#include "controller/memory_disk.h"
-#include "controller/system.h"
-#include "nvme/endian.h"
 
 namespace nvmf::controller {
 
 namespace {
 
-constexpr std::uint64_t kUuidSalt = 1;
-constexpr std::uint64_t kNguidSalt = 2;
 constexpr std::uint64_t kSerialSalt = 3;
-
-std::uint64_t mix(std::uint64_t x) {
-  // The finaliser of SplitMix64: every bit of the input reaches every bit of the output.
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-  return x ^ x >> 31;
-}
-
-/// Makes random or hashed bytes a UUID of `version` in the variant of RFC 9562.
-nvme::Uuid as_uuid(nvme::Uuid bytes, unsigned version) {
-  bytes[6] = (bytes[6] & std::byte{0x0f}) | static_cast<std::byte>(version << 4);
-  bytes[8] = (bytes[8] & std::byte{0x3f}) | std::byte{0x80};
-  return bytes;
-}
-
-Result<std::unique_ptr<Namespace>> make_namespace(transport::Loop& loop,
-                                                  const NamespaceConfig& config,
-                                                  std::uint32_t nsid) {
-  auto made = std::make_unique<Namespace>();
-  made->nsid = nsid;
-  made->block_bytes = config.block_bytes;
-  if (config.kind == NamespaceConfig::Kind::memory) {
-    if (config.size_bytes == 0 || config.size_bytes % config.block_bytes != 0) {
-      return fail(fmt::format("A memory namespace of {} bytes is not possible: give a multiple of "
-                              "the block size of {} bytes",
-                              config.size_bytes, config.block_bytes),
-                  EINVAL);
-    }
-    auto disk = MemoryDisk::create(config.size_bytes);
-    if (!disk) return std::unexpected(std::move(disk.error()));
-    made->disk = std::move(*disk);
-    // Its content is new with every start, so it is another disk: hosts must be able to tell.
-    made->uuid = nvme::random_uuid();
-    made->nguid = nvme::random_uuid();
-    return made;
-  }
-  auto disk = FileDisk::open(loop, config.path, config.block_bytes, /*read_only=*/false);
-  if (!disk) return std::unexpected(std::move(disk.error()));
-  made->disk = std::move(*disk);
-  const std::string identity = file_identity(config.path);
-  made->uuid = as_uuid(stable_bytes(identity, kUuidSalt), 8);
-  made->nguid = stable_bytes(identity, kNguidSalt);
-  return made;
-}
 
 }  // namespace
 
-std::array<std::byte, 16> stable_bytes(std::string_view text, std::uint64_t salt) {
-  // FNV-1a twice with different beginnings. It names files apart; it keeps no secret.
-  std::uint64_t low = 0xcbf29ce484222325u ^ mix(salt);
-  std::uint64_t high = 0x84222325cbf29ce4u ^ mix(~salt);
-  for (const char c : text) {
-    low = (low ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-    high = (high ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-    high = high << 7 | high >> 57;
-  }
-  std::array<std::byte, 16> bytes;
-  store_be64(bytes.data(), mix(low));
-  store_be64(bytes.data() + 8, mix(high));
-  return bytes;
-}
-
-Result<std::unique_ptr<Subsystem>> Subsystem::create(transport::Loop& loop,
+Result<std::unique_ptr<Subsystem>> Subsystem::create(NamespaceMaker& maker,
                                                      const SubsystemConfig& config) {
-  std::unique_ptr<Subsystem> made(new Subsystem(config.nqn, loop.now()));
+  std::unique_ptr<Subsystem> made(new Subsystem(config.nqn, maker.now()));
   // The same on every target that serves this NQN: paths of one subsystem must agree on it.
   made->serial_ = config.serial.empty()
                       ? nvme::format_hex(stable_bytes(config.nqn, kSerialSalt)).substr(0, 20)
                       : config.serial;
   made->hosts_ = config.hosts;
   for (const NamespaceConfig& ns : config.namespaces) {
-    auto added = made->add_namespace(loop, ns);
+    auto added = made->add_namespace(maker, ns);
     if (!added) return std::unexpected(std::move(added.error()));
   }
   return made;
@@ -106,23 +41,97 @@ bool Subsystem::allows(std::string_view hostnqn) const {
   return hosts_.empty() || std::ranges::find(hosts_, hostnqn) != hosts_.end();
 }
 
-Namespace* Subsystem::find(std::uint32_t nsid) const {
-  return nsid >= 1 && nsid <= namespaces_.size() ? namespaces_[nsid - 1].get() : nullptr;
+Namespace* Subsystem::next(std::uint32_t nsid) const {
+  const auto found =
+      std::ranges::upper_bound(namespaces_, nsid, {}, [](const auto& ns) { return ns->nsid; });
+  return found == namespaces_.end() ? nullptr : found->get();
 }
 
-Result<std::uint32_t> Subsystem::add_namespace(transport::Loop& loop,
-                                               const NamespaceConfig& config) {
+Namespace* Subsystem::find(std::uint32_t nsid) const {
+  // Nothing was removed, in nearly all cases.
+  if (nsid >= 1 && nsid <= namespaces_.size() && namespaces_[nsid - 1]->nsid == nsid) {
+    return namespaces_[nsid - 1].get();
+  }
+  Namespace* const found = nsid == 0 ? nullptr : next(nsid - 1);
+  return found != nullptr && found->nsid == nsid ? found : nullptr;
+}
+
+std::uint32_t Subsystem::highest_nsid() const {
+  return namespaces_.empty() ? 0 : namespaces_.back()->nsid;
+}
+
+void Subsystem::changed(std::uint32_t nsid) {
+  for (Controller* controller : controllers_) controller->namespace_changed(nsid);
+}
+
+Error Subsystem::no_namespace(std::uint32_t nsid) const {
+  return {fmt::format("The subsystem {} has no namespace {}", nqn_, nsid), ENOENT};
+}
+
+Result<std::uint32_t> Subsystem::add_namespace(NamespaceMaker& maker, const NamespaceConfig& config,
+                                               std::uint32_t nsid) {
   if (namespaces_.size() >= kNamespacesMax) {
     return fail(fmt::format("The subsystem {} has {} namespaces already; no more are possible",
                             nqn_, namespaces_.size()),
                 ENOSPC);
   }
-  const auto nsid = static_cast<std::uint32_t>(namespaces_.size() + 1);
-  auto made = make_namespace(loop, config, nsid);
+  if (nsid == 0) nsid = highest_nsid() + 1;
+  if (nsid > kNsidMax) {
+    return fail(
+        fmt::format("{} is no NSID for the subsystem {}: 1 to {} are", nsid, nqn_, kNsidMax),
+        EINVAL);
+  }
+  if (find(nsid) != nullptr) {
+    return fail(fmt::format("The subsystem {} has a namespace {} already: remove it first, or swap "
+                            "it for another one",
+                            nqn_, nsid),
+                EEXIST);
+  }
+  auto made = maker.make(config, nsid, nqn_);
   if (!made) return std::unexpected(std::move(made.error()));
-  namespaces_.push_back(std::move(*made));
-  for (Controller* controller : controllers_) controller->namespace_changed(nsid);
+  namespaces_.insert(
+      std::ranges::upper_bound(namespaces_, nsid, {}, [](const auto& ns) { return ns->nsid; }),
+      std::move(*made));
+  changed(nsid);
   return nsid;
+}
+
+Result<void> Subsystem::remove_namespace(std::uint32_t nsid) {
+  const auto found = std::ranges::find(namespaces_, nsid, [](const auto& ns) { return ns->nsid; });
+  if (found == namespaces_.end()) return std::unexpected(no_namespace(nsid));
+  removed_.push_back(std::move(*found));
+  namespaces_.erase(found);
+  changed(nsid);
+  return {};
+}
+
+Result<void> Subsystem::swap_namespace(NamespaceMaker& maker, std::uint32_t nsid,
+                                       const NamespaceConfig& config) {
+  const auto found = std::ranges::find(namespaces_, nsid, [](const auto& ns) { return ns->nsid; });
+  if (found == namespaces_.end()) return std::unexpected(no_namespace(nsid));
+  auto made = maker.make(config, nsid, nqn_);
+  if (!made) return std::unexpected(std::move(made.error()));
+  removed_.push_back(std::exchange(*found, std::move(*made)));
+  changed(nsid);
+  return {};
+}
+
+Result<void> Subsystem::resize_namespace(std::uint32_t nsid, std::uint64_t size_bytes) {
+  Namespace* const ns = find(nsid);
+  if (ns == nullptr) return std::unexpected(no_namespace(nsid));
+  if (size_bytes == 0 || size_bytes % ns->block_bytes != 0) {
+    return fail(fmt::format("Namespace {} of {} cannot have {} bytes: give a multiple of its block "
+                            "size of {} bytes, and not 0",
+                            nsid, nqn_, size_bytes, ns->block_bytes),
+                EINVAL);
+  }
+  if (auto resized = ns->disk->resize(size_bytes); !resized) return resized;
+  changed(nsid);
+  return {};
+}
+
+void Subsystem::purge() {
+  std::erase_if(removed_, [](const auto& ns) { return ns->users == 0; });
 }
 
 bool Subsystem::volatile_cache() const {

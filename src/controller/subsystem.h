@@ -1,10 +1,9 @@
 // An NVM subsystem: its name, who may use it, its namespaces, and the controllers that live in it.
 //
-// One thread, the target's. Controllers come and go with associations; namespaces stay as long as
-// the subsystem does.
+// One thread, the target's. Controllers come and go with associations. A namespace that is removed
+// is not found any more; commands that use it are brought to their end on its disk.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,24 +11,13 @@
 #include <vector>
 
 #include "controller/config.h"
-#include "controller/disk.h"
-#include "nvme/identify.h"
+#include "controller/namespace.h"
 #include "nvme/result.h"
 #include "transport/loop.h"
 
 namespace nvmf::controller {
 
 class Controller;
-
-struct Namespace {
-  std::uint32_t nsid = 0;
-  std::uint32_t block_bytes = 512;
-  nvme::Uuid uuid{};
-  nvme::Nguid nguid{};
-  std::unique_ptr<Disk> disk;
-
-  [[nodiscard]] std::uint64_t blocks() const { return disk->size_bytes() / block_bytes; }
-};
 
 /// What the SMART log counts, over all controllers since the target started.
 struct Counters {
@@ -54,7 +42,7 @@ struct Counters {
 class Subsystem {
  public:
   /// Opens the namespaces. The error names the one that failed.
-  static Result<std::unique_ptr<Subsystem>> create(transport::Loop& loop,
+  static Result<std::unique_ptr<Subsystem>> create(NamespaceMaker& maker,
                                                    const SubsystemConfig& config);
   /// The discovery subsystem: no namespaces, open to every host.
   static std::unique_ptr<Subsystem> create_discovery(Instant now);
@@ -65,18 +53,34 @@ class Subsystem {
   [[nodiscard]] bool allows(std::string_view hostnqn) const;
   [[nodiscard]] Instant started() const { return started_; }
 
-  /// In the order of their NSIDs, which are 1, 2, …
+  /// In the order of their NSIDs: 1, 2, … until one is removed.
   [[nodiscard]] const std::vector<std::unique_ptr<Namespace>>& namespaces() const {
     return namespaces_;
   }
   [[nodiscard]] Namespace* find(std::uint32_t nsid) const;
-  /// Adds one behind the last and tells every controller. Its NSID, or why not.
-  Result<std::uint32_t> add_namespace(transport::Loop& loop, const NamespaceConfig& config);
+  /// The namespace with the lowest NSID above `nsid`, or nullptr.
+  [[nodiscard]] Namespace* next(std::uint32_t nsid) const;
+  /// 0 if there is none.
+  [[nodiscard]] std::uint32_t highest_nsid() const;
+
+  // Changes; each tells every controller. The error says why not.
+  /// `nsid` 0: one above the highest. Its NSID.
+  Result<std::uint32_t> add_namespace(NamespaceMaker& maker, const NamespaceConfig& config,
+                                      std::uint32_t nsid = 0);
+  Result<void> remove_namespace(std::uint32_t nsid);
+  /// Another disk, with other identifiers, under the same NSID.
+  Result<void> swap_namespace(NamespaceMaker& maker, std::uint32_t nsid,
+                              const NamespaceConfig& config);
+  Result<void> resize_namespace(std::uint32_t nsid, std::uint64_t size_bytes);
+  /// Destroys what was removed and is no longer used. Not inside a call of a disk's.
+  void purge();
   /// Whether any namespace may lose writes before a flush.
   [[nodiscard]] bool volatile_cache() const;
 
   /// A CNTLID that no live controller has, the longest unused first; 0 if all are taken.
   [[nodiscard]] std::uint16_t take_cntlid();
+  /// CNTLIDs are given from the lowest again, as after a start.
+  void forget_cntlids() { last_cntlid_ = 0; }
   void add(Controller& controller);
   void remove(Controller& controller);
   [[nodiscard]] Controller* controller(std::uint16_t cntlid) const;
@@ -87,17 +91,18 @@ class Subsystem {
  private:
   Subsystem(std::string nqn, Instant now) : nqn_(std::move(nqn)), started_(now) {}
 
+  [[nodiscard]] Error no_namespace(std::uint32_t nsid) const;
+  void changed(std::uint32_t nsid);
+
   std::string nqn_;
   Instant started_;
   std::string serial_;
   bool discovery_ = false;
   std::vector<std::string> hosts_;
   std::vector<std::unique_ptr<Namespace>> namespaces_;
+  std::vector<std::unique_ptr<Namespace>> removed_;  // and still in use
   std::vector<Controller*> controllers_;
   std::uint16_t last_cntlid_ = 0;
 };
-
-/// 16 bytes that depend on nothing but `text` and `salt`: stable identifiers.
-std::array<std::byte, 16> stable_bytes(std::string_view text, std::uint64_t salt);
 
 }  // namespace nvmf::controller

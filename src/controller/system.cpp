@@ -68,6 +68,25 @@ int SparseMemory::discard(std::uint64_t offset, std::uint64_t length) {
   return 0;
 }
 
+Result<void> SparseMemory::resize(std::uint64_t bytes) {
+  void* const place = ::mremap(data_, bytes_, bytes, MREMAP_MAYMOVE);
+  if (place == MAP_FAILED) {
+    const int code = errno;
+    return fail(fmt::format("No address space to make a memory namespace {} bytes large: {}", bytes,
+                            std::strerror(code)),
+                code);
+  }
+  const std::uint64_t before = bytes_;
+  data_ = static_cast<std::byte*>(place);
+  bytes_ = bytes;
+  // The last page of before stayed whole: what lies in it beyond the size must not come back.
+  if (bytes < before) {
+    const std::uint64_t page_end = (bytes + page_bytes() - 1) / page_bytes() * page_bytes();
+    std::memset(data_ + bytes, 0, page_end - bytes);
+  }
+  return {};
+}
+
 std::uint64_t SparseMemory::resident_bytes() const {
   const std::uint64_t page = page_bytes();
   const std::uint64_t window = page * 65536;

@@ -26,6 +26,8 @@ class SparseMemory {
 
   /// Makes a range read as zeroes and gives its whole pages back to the system. 0 or an errno.
   int discard(std::uint64_t offset, std::uint64_t length);
+  /// What is added reads as zeroes, what is cut off is gone. data() may be another place.
+  Result<void> resize(std::uint64_t bytes);
   /// Bytes of physical memory in use, for tests and statistics.
   [[nodiscard]] std::uint64_t resident_bytes() const;
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -16,6 +17,8 @@
 #include "controller/config.h"
 #include "controller/controller.h"
 #include "controller/discovery.h"
+#include "controller/faults.h"
+#include "controller/namespace.h"
 #include "controller/session.h"
 #include "controller/subsystem.h"
 #include "nvme/result.h"
@@ -38,9 +41,32 @@ class Target final : public ControllerOwner {
   /// then neither the target nor the loop may be destroyed, only the process left.
   void stop(std::move_only_function<void(Result<void>)> done);
 
-  /// Adds a namespace to a subsystem; its controllers tell their hosts. The NSID.
-  Result<std::uint32_t> add_namespace(std::string_view subnqn, const NamespaceConfig& config);
+  // Namespaces; the controllers tell their hosts. The error names what is wrong.
+  /// `nsid` 0: one above the highest. The NSID.
+  Result<std::uint32_t> add_namespace(std::string_view subnqn, const NamespaceConfig& config,
+                                      std::uint32_t nsid = 0);
+  Result<void> remove_namespace(std::string_view subnqn, std::uint32_t nsid);
+  /// Another disk with other identifiers under the same NSID.
+  Result<void> swap_namespace(std::string_view subnqn, std::uint32_t nsid,
+                              const NamespaceConfig& config);
+  Result<void> resize_namespace(std::string_view subnqn, std::uint32_t nsid,
+                                std::uint64_t size_bytes);
 
+  /// What a target that is restarted is to be like.
+  struct Restart {
+    Duration down{};                          // nobody listens for this long
+    bool power_loss = false;                  // what was not flushed is lost, and every ghost
+    std::optional<std::uint32_t> max_queues;  // other limits from now on
+    std::optional<std::uint32_t> queue_entries;
+  };
+  /// Ends every connection, forgets every controller, stops listening, and listens again where it
+  /// did. Without power loss, namespaces keep what they hold, and operations that a disk has begun
+  /// are brought to their end. A restart while another one is under way takes its place.
+  Result<void> restart(const Restart& how);
+  /// Between a restart and the time at which it listens again.
+  [[nodiscard]] bool down() const { return listen_again_.armed(); }
+
+  [[nodiscard]] Faults& faults() { return faults_; }
   [[nodiscard]] transport::Loop& loop() { return loop_; }
   [[nodiscard]] const TargetConfig& config() const { return config_; }
   [[nodiscard]] BufferPool& buffers() { return buffers_; }
@@ -56,20 +82,45 @@ class Target final : public ControllerOwner {
   /// The session's connection has ended and nothing of it is under way.
   void session_gone(Session& session);
 
+  // For faults.
+  /// In the order of their coming.
+  [[nodiscard]] std::vector<Session*> sessions() const;
+  [[nodiscard]] std::vector<Controller*> controllers() const;
+  [[nodiscard]] bool has(Session& session) const { return sessions_.contains(&session); }
+  [[nodiscard]] const std::vector<std::unique_ptr<Subsystem>>& subsystems() const {
+    return subsystems_;
+  }
+  /// Looks at the next turn whether something can be destroyed, or stop() is done.
+  void reap_soon();
+
  private:
   Target(transport::Loop& loop, TargetConfig config);
   void accept(std::unique_ptr<transport::Incoming> incoming, std::uint16_t port_id);
   void controller_gone(Controller& controller) override;
   void reap();
+  Result<transport::Endpoint> open_listener(const transport::Endpoint& at, std::uint16_t port_id);
+  void listen_again();
+  Result<Subsystem*> changeable(std::string_view subnqn);
+
+  /// Where we listen, also while we do not. Port IDs are places in here plus one.
+  struct Place {
+    transport::Endpoint at;
+    std::unique_ptr<transport::Listener> listener;
+  };
 
   transport::Loop& loop_;
   TargetConfig config_;
   BufferPool buffers_;
+  Faults faults_{*this};  // before the disks, which tell it of their end
+  NamespaceMaker maker_{loop_, &config_, &faults_};
   std::vector<std::unique_ptr<Subsystem>> subsystems_;
   std::unordered_map<std::string_view, Subsystem*> by_nqn_;
   std::unique_ptr<Subsystem> discovery_subsystem_;
   DiscoveryService discovery_{subsystems_};
-  std::vector<std::unique_ptr<transport::Listener>> listeners_;
+  std::vector<Place> places_;
+  transport::Timer listen_again_;
+  std::uint32_t listen_attempts_ = 0;
+  std::uint64_t next_session_ = 1;
   std::unordered_map<Controller*, std::unique_ptr<Controller>> controllers_;
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
 

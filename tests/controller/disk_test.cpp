@@ -154,8 +154,9 @@ TEST(Identity, IsNewForMemoryAndStableForFiles) {
   for (const char* text : {"memory:1M", "file:a.img", "file:b.img"}) {
     config.namespaces.push_back(*NamespaceConfig::parse(text));
   }
-  const auto one = Subsystem::create(loop, config);
-  const auto two = Subsystem::create(loop, config);
+  NamespaceMaker maker(loop);
+  const auto one = Subsystem::create(maker, config);
+  const auto two = Subsystem::create(maker, config);
   ASSERT_TRUE(one && two);
   const auto& a = (*one)->namespaces();
   const auto& b = (*two)->namespaces();
@@ -188,7 +189,8 @@ TEST(Cntlid, IsUniqueAmongTheLivingAndNotReusedAtOnce) {
   sim::VirtualLoop loop;
   SubsystemConfig config;
   config.nqn = kSubsystemNqn;
-  const auto subsystem = Subsystem::create(loop, config);
+  NamespaceMaker maker(loop);
+  const auto subsystem = Subsystem::create(maker, config);
   ASSERT_TRUE(subsystem);
   std::uint16_t last = 0;
   for (std::uint32_t i = 1; i <= kCntlidMax; ++i) {

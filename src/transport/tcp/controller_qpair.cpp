@@ -54,6 +54,10 @@ void ControllerQpair::start(transport::Loop& loop, std::unique_ptr<transport::In
   stream_ = loop.adopt(std::move(incoming), *this);
 }
 
+void ControllerQpair::start(std::unique_ptr<transport::Stream> stream) {
+  stream_ = std::move(stream);
+}
+
 void ControllerQpair::opened() {}
 
 void ControllerQpair::open_queue(std::uint32_t queue_entries, std::uint32_t in_capsule_bytes,
@@ -383,7 +387,9 @@ bool ControllerQpair::push_data(std::uint32_t index) {
              .datal_bytes = bytes}
       .encode(header.data());
   ++slot.sends;
-  sender_.push(header, {slot.piece + slot.pushed_bytes, bytes}, format_, index);
+  PduFormat format = format_;
+  if (format.ddgst && options_.corrupt_digest) format.wrong_ddgst = options_.corrupt_digest();
+  sender_.push(header, {slot.piece + slot.pushed_bytes, bytes}, format, index);
   slot.pushed_bytes += bytes;
   if (!piece_end) return true;
   if (flag_success) forget_cid(slot);

@@ -9,6 +9,7 @@
 #include <bitset>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +32,9 @@ struct ControllerQpairOptions {
   std::uint32_t r2t_max = transport::kR2tMax;
   /// The most data of one C2HData PDU.
   std::uint32_t c2h_data_bytes = 1024 * 1024;
+  /// For tests of hosts: asked for each C2HData PDU with a data digest whether that is to be wrong.
+  /// Empty: never.
+  std::function<bool()> corrupt_digest;
 };
 
 class ControllerQpair final : public transport::ControllerQpair, private QpairCore {
@@ -40,6 +44,9 @@ class ControllerQpair final : public transport::ControllerQpair, private QpairCo
 
   /// Takes an accepted connection; once.
   void start(transport::Loop& loop, std::unique_ptr<transport::Incoming> incoming);
+  /// The same with a stream whose user is user(); its on_open() is still to come.
+  void start(std::unique_ptr<transport::Stream> stream);
+  [[nodiscard]] transport::StreamUser& user() { return *this; }
 
   /// The host has sent a good ICReq: what does not, in time, is no NVMe/TCP host.
   [[nodiscard]] bool initialized() const { return initialized_; }

@@ -62,7 +62,7 @@ void PduSender::push(std::span<const std::byte> header, std::span<const std::byt
   add(payload.data(), static_cast<std::uint32_t>(payload.size()), 0, ddgst ? kNoSendTag : tag);
   if (!ddgst) return;
   std::byte* d = ring_take(kDigestBytes, taken);
-  store_le32(d, crc32c(payload));
+  store_le32(d, crc32c(payload) ^ (format.wrong_ddgst ? 1u : 0u));
   add(d, kDigestBytes, taken, tag);
 }
 

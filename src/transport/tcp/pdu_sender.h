@@ -24,7 +24,8 @@ inline constexpr SendTag kNoSendTag = ~SendTag{0};
 struct PduFormat {
   bool hdgst = false;
   bool ddgst = false;
-  std::uint8_t pda = 0;  // the peer's: alignment of the data that we send
+  std::uint8_t pda = 0;      // the peer's: alignment of the data that we send
+  bool wrong_ddgst = false;  // the data digest does not fit the data: for tests of the peer
 };
 
 class PduSender {
