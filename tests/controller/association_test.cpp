@@ -123,6 +123,53 @@ TEST_F(AssociationTest, FlushesTheDisksBeforeItIsShutDown) {
   EXPECT_EQ(target->find(kSubsystemNqn)->counters.unsafe_shutdowns, 0u);
 }
 
+// A host reads CSTS before it closes its queues: it must not see a loss before that.
+TEST_F(AssociationTest, KeepsIoConnectionsWhileItIsShutDown) {
+  TestHost& h = host();
+  h.bring_up_io();
+  auto cc = TestHost::enabled();
+  cc.shn = nvme::kShnNormal;
+  ASSERT_TRUE(h.set_cc(cc).ok());
+  EXPECT_EQ(h.csts().shst, nvme::kShstComplete);
+  EXPECT_FALSE(h.io().ended());
+  const Answer refused = h.write(0, Bytes(512));
+  EXPECT_EQ(refused.code(), code_of(StatusCode::command_sequence_error));
+  loop.run_for(kShutdownGrace - 1s);
+  EXPECT_FALSE(h.io().ended());
+  loop.run_for(2s);
+  EXPECT_TRUE(h.io().ended());
+  EXPECT_FALSE(h.admin().ended());
+  EXPECT_EQ(target->find(kSubsystemNqn)->counters.unsafe_shutdowns, 0u);
+}
+
+TEST_F(AssociationTest, IsNotShutDownBeforeTheDiskIsDone) {
+  TestHost& h = host();
+  h.bring_up_io();
+  const Bytes data = random_bytes(4096, 1);
+  loop.file_latency = 3s;
+  auto write = h.io().start(nvme::write_command(1, 0, 8), data);
+  loop.run_for(1ms);
+  // This one's data is still on its way, and comes behind the shutdown: it is not executed.
+  auto transfer = h.io().start(nvme::write_command(2, 0, 2048), Bytes(1 << 20, std::byte{1}));
+  for (const auto& link : loop.links()) {
+    if (link->id == 2) link->options.latency = 1s;  // the I/O queue: capsule, R2T, data
+  }
+  loop.run_for(1s);
+  auto cc = TestHost::enabled();
+  cc.shn = nvme::kShnNormal;
+  ASSERT_TRUE(h.set_cc(cc).ok());
+  loop.run_for(500ms);
+  EXPECT_EQ(h.csts().shst, nvme::kShstInProgress);
+  EXPECT_NE(loop.file_bytes("disk.img")[0], data[0]);
+  loop.run_for(10s);  // the write, then the flush
+  EXPECT_EQ(h.csts().shst, nvme::kShstComplete);
+  EXPECT_EQ(loop.file_bytes("disk.img")[0], data[0]);
+  EXPECT_FALSE(transfer->answer().ok());
+  TestHost& next = host();
+  next.bring_up_io();
+  EXPECT_EQ(next.read(0, 1, 512, 2).data, Bytes(512));
+}
+
 TEST_F(AssociationTest, LetsAShutDownControllerBeReadFor2Minutes) {
   TestHost& h = host();
   h.bring_up();

@@ -386,6 +386,17 @@ TEST_F(FaultsTest, DelaysRetriesOnlyForHostsThatKnow) {
   EXPECT_EQ(h->read(0, 1).status.crd, 2);
 }
 
+TEST_F(FaultsTest, CorruptsDataDigests) {
+  TestHost& one = host({.hostid = host_id(5), .data_digest = true});
+  one.bring_up_io();
+  faults().corrupt({.count = 2});
+  EXPECT_TRUE(h->read(0, 8).ok());  // has no data digest, and uses up none
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(one.read(0, 8).ok());
+  EXPECT_TRUE(one.read(0, 8).ok());
+  EXPECT_EQ(faults().counters().corrupted, 2u);
+  EXPECT_FALSE(one.admin().ended());
+}
+
 TEST_F(FaultsTest, LosesKeepAlives) {
   TestHost& one = host({.hostid = host_id(4), .kato_ms = 1000});
   one.bring_up_io();
@@ -416,6 +427,29 @@ TEST_F(FaultsTest, IsFatalUntilTheHostResets) {
   EXPECT_TRUE(h->csts().rdy);
   ASSERT_TRUE(h->connect_io(1).ok());
   EXPECT_TRUE(h->read(0, 1).ok());
+}
+
+TEST_F(FaultsTest, ShowsWhatIsOn) {
+  faults().refuse({.status = StatusCode::connect_controller_busy, .lasts = 3s});
+  faults().blackhole({.scope = {.qid = 7}, .lasts = 2s});
+  faults().delay({.scope = {.nsid = 2}, .opcode = 0x01, .before = 5ms});
+  faults().late({.hold = 4, .after = 1s});
+  faults().fail({.status = StatusCode::internal_error, .opcode = 9, .first_lba = 3});
+  faults().corrupt({.count = 9});
+  faults().ignore_keep_alive({});
+  loop.run_for(1s);
+  const nlohmann::json shown = faults().show();
+  ASSERT_EQ(shown["faults"].size(), 7u);
+  EXPECT_EQ(shown["faults"][0]["left_ms"], 2000);
+  EXPECT_EQ(shown["faults"][1]["queue"], 7);
+  EXPECT_EQ(shown["faults"][2]["nsid"], 2);
+  EXPECT_EQ(shown["faults"][3]["hold"], 4);
+  EXPECT_EQ(shown["connections"].size(), 2u);
+  EXPECT_EQ(shown["controllers"][0]["hostnqn"], kHostNqn);
+  EXPECT_EQ(shown["subsystems"][0]["namespaces"].size(), 2u);
+  EXPECT_TRUE(shown["listening"]);
+  faults().clear();
+  EXPECT_TRUE(faults().show()["faults"].empty());
 }
 
 }  // namespace

@@ -79,9 +79,10 @@ struct Pending : transport::HostCommand {
 class TestQueue final : public transport::HostQpairEvents {
  public:
   TestQueue(sim::VirtualLoop& loop, const transport::Endpoint& to, std::uint16_t qid,
-            std::uint32_t entries = 32)
+            std::uint32_t entries = 32, bool data_digest = false)
       : loop_(loop) {
     tcp::HostQpairOptions options;
+    options.data_digest = data_digest;
     options.qid = qid;
     options.queue_entries = entries;
     qpair_ = std::make_unique<tcp::HostQpair>(options, *this);
@@ -152,6 +153,7 @@ struct HostOptions {
   std::uint32_t kato_ms = 0;
   std::uint8_t cattr = 0;
   std::uint32_t queue_entries = 32;
+  bool data_digest = false;  // of I/O queues
 };
 
 /// An association: admin queue, then I/O queues.
@@ -208,7 +210,8 @@ class TestHost {
     ASSERT_TRUE(csts().rdy);
   }
   Answer connect_io(std::uint16_t qid) {
-    auto queue = std::make_unique<TestQueue>(loop_, to_, qid, options_.queue_entries);
+    auto queue =
+        std::make_unique<TestQueue>(loop_, to_, qid, options_.queue_entries, options_.data_digest);
     Answer answer = connect(*queue, connect_command(qid), connect_data());
     io_[qid] = std::move(queue);
     return answer;
