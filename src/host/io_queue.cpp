@@ -19,41 +19,16 @@ IoQueue::IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counte
       timeout_check_(loop.timers(), [this] { check_timeouts(); }) {}
 
 void IoQueue::prepare() {
-  commands_ = std::make_unique<IoCommand[]>(slots());
-  for (std::uint32_t i = slots(); i-- > 0;) {
-    commands_[i].queue = this;
-    commands_[i].next = std::exchange(free_, &commands_[i]);
-  }
-  ranges_ = std::make_unique_for_overwrite<DsmRanges[]>(kDsmRangesPerQueue);
-  for (std::size_t i = 0; i < kDsmRangesPerQueue; ++i) {
-    ranges_[i].next = std::exchange(free_ranges_, &ranges_[i]);
-  }
+  make_commands(slots());
   prepared_ = true;
 }
 
-IoCommand* IoQueue::take() {
-  if (free_ == nullptr || free_slots() == 0) return nullptr;
-  IoCommand* command = static_cast<IoCommand*>(free_);
-  free_ = command->next;
-  command->next = nullptr;
-  command->sqe = {};
-  command->direction = transport::DataDirection::none;
-  command->data = nullptr;
-  command->data_bytes = 0;
-  return command;
-}
-
-DsmRanges* IoQueue::take_ranges() {
-  DsmRanges* ranges = free_ranges_;
-  if (ranges != nullptr) free_ranges_ = ranges->next;
-  return ranges;
-}
-
 void IoQueue::submit(IoCommand& command) {
+  command.carrier = this;
   command.submitted_at = loop().now();
   command.complete = [](transport::HostCommand& c) {
     IoCommand& io = static_cast<IoCommand&>(c);
-    io.queue->completed(io);
+    io.carrier->completed(io);
   };
   command.older = newest_;
   command.newer = nullptr;
@@ -77,21 +52,11 @@ void IoQueue::completed(IoCommand& command) {
     QueueCounters::add(counters_.errors, 1);
   } else if (command.direction == transport::DataDirection::from_controller) {
     QueueCounters::add(counters_.read_bytes, command.data_bytes);
-  } else if (command.request->op == BlockOp::write) {
+  } else if (command.sqe.opcode == static_cast<std::uint8_t>(nvme::NvmOpcode::write)) {
     QueueCounters::add(counters_.written_bytes, command.data_bytes);
   }
-  NamespaceDevice& device = *command.device;
-  BlockRequest& request = *command.request;
-  const PartOutcome outcome = device.outcome(command);
-  if (outcome.maybe_executed) unanswered_changes_ = true;
-  if (command.ranges != nullptr) {
-    command.ranges->next = std::exchange(free_ranges_, command.ranges);
-    command.ranges = nullptr;
-  }
-  command.next = std::exchange(free_, &command);
-  // The command may be taken again from here on.
   QueueGroup* const waiting = group;
-  device.part_done(request, outcome);
+  if (tell_device(command).maybe_executed) unanswered_changes_ = true;
   if (waiting != nullptr) waiting->pump();
 }
 

@@ -1,23 +1,16 @@
-// An I/O queue of an association: a fixed pool of commands, their timeouts, and counters.
+// An I/O queue of an association: its commands' timeouts, and counters.
 //
 // Made on the control thread; everything else happens on the thread of its loop, its reactor's.
 // Nothing is allocated per command.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 
-#include "host/block_device.h"
+#include "host/command_queue.h"
 #include "host/queue_link.h"
-#include "nvme/admin.h"
 
 namespace nvmf::host {
-
-class NamespaceDevice;
-class QueueGroup;
-class IoQueue;
 
 /// What a queue has done. Written on its reactor, read from anywhere.
 struct QueueCounters {
@@ -53,27 +46,7 @@ struct IoQueueEvents {
 /// itself if that is less, the queue is given up.
 inline constexpr Duration kAbortGrace = std::chrono::seconds(5);
 
-/// Ranges of a Dataset Management command that has more than one. Few are needed: with none free,
-/// commands of a single range do the same.
-struct DsmRanges {
-  std::array<std::byte, nvme::kMaxDsmRanges * nvme::kDsmRangeBytes> bytes;
-  DsmRanges* next = nullptr;
-};
-inline constexpr std::size_t kDsmRangesPerQueue = 4;
-
-/// One command of the pool, one part of a BlockRequest.
-struct IoCommand : transport::HostCommand {
-  IoQueue* queue = nullptr;
-  NamespaceDevice* device = nullptr;
-  BlockRequest* request = nullptr;
-  Instant submitted_at{};
-  IoCommand* older = nullptr;  // in flight, in the order of submission
-  IoCommand* newer = nullptr;
-  DsmRanges* ranges = nullptr;
-  std::array<std::byte, nvme::kDsmRangeBytes> range{};
-};
-
-class IoQueue final : public QueueLink {
+class IoQueue final : public QueueLink, public CommandQueue {
  public:
   IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,
           Duration command_timeout, IoQueueEvents events);
@@ -81,18 +54,12 @@ class IoQueue final : public QueueLink {
   /// After open() and Connect: the pool.
   void prepare();
 
-  /// A command to fill in, or nullptr if no slot is free or the queue is ending. What the caller
-  /// does not set has to be as in a fresh HostCommand: it is.
-  IoCommand* take();
-  /// Ranges for a Dataset Management command, or nullptr; returned with the command.
-  DsmRanges* take_ranges();
-  /// Submits what take() gave: device, request, sqe, direction and data are set.
-  void submit(IoCommand& command);
-
-  [[nodiscard]] std::uint32_t free_commands() const { return prepared_ ? free_slots() : 0; }
-  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
-  /// Set by the group that it is in.
-  QueueGroup* group = nullptr;
+  void submit(IoCommand& command) override;
+  [[nodiscard]] std::uint32_t free_commands() const override {
+    return prepared_ ? free_slots() : 0;
+  }
+  [[nodiscard]] std::uint32_t in_flight() const override { return in_flight_; }
+  [[nodiscard]] bool live() const override { return QueueLink::live(); }
 
  private:
   void on_slot() override;
@@ -108,10 +75,6 @@ class IoQueue final : public QueueLink {
   const IoCommand* aborted_ = nullptr;
   Instant aborted_at_{};
   bool prepared_ = false;
-  std::unique_ptr<IoCommand[]> commands_;
-  std::unique_ptr<DsmRanges[]> ranges_;
-  transport::HostCommand* free_ = nullptr;  // IoCommands, linked by HostCommand::next
-  DsmRanges* free_ranges_ = nullptr;
   IoCommand* oldest_ = nullptr;
   IoCommand* newest_ = nullptr;
   std::uint32_t in_flight_ = 0;

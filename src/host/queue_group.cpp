@@ -15,14 +15,14 @@ QueueGroup::~QueueGroup() {
   NVMF_CHECK(queues_.empty() && first_ == nullptr && due_first_ == nullptr);
 }
 
-void QueueGroup::add(IoQueue& queue) {
+void QueueGroup::add(CommandQueue& queue) {
   if (!queue.live()) return;
   queues_.push_back(&queue);
   queue.group = this;
   pump();
 }
 
-void QueueGroup::remove(IoQueue& queue) {
+void QueueGroup::remove(CommandQueue& queue) {
   std::erase(queues_, &queue);
   queue.group = nullptr;
 }
@@ -40,9 +40,9 @@ void QueueGroup::set_patience(std::optional<Duration> patience) {
 }
 
 IoCommand* QueueGroup::take() {
-  IoQueue* best = nullptr;
+  CommandQueue* best = nullptr;
   std::uint32_t room = 0;
-  for (IoQueue* queue : queues_) {
+  for (CommandQueue* queue : queues_) {
     const std::uint32_t free = queue->free_commands();
     if (free > room) {
       room = free;
@@ -101,7 +101,7 @@ void QueueGroup::deliver() {
 
 std::uint32_t QueueGroup::in_flight() const {
   std::uint32_t sum = 0;
-  for (const IoQueue* queue : queues_) sum += queue->in_flight();
+  for (const CommandQueue* queue : queues_) sum += queue->in_flight();
   return sum;
 }
 

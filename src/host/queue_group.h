@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "host/block_device.h"
-#include "host/io_queue.h"
+#include "host/command_queue.h"
 #include "host/log.h"
 #include "host/retry_rules.h"
 #include "transport/loop.h"
@@ -30,8 +30,8 @@ class QueueGroup {
 
   /// A queue that is live and prepared; it leaves by remove() when it goes down. A queue that has
   /// gone down already is not taken.
-  void add(IoQueue& queue);
-  void remove(IoQueue& queue);
+  void add(CommandQueue& queue);
+  void remove(CommandQueue& queue);
   /// Requests that wait end with `waiting_error`, those in part in flight when their commands have
   /// ended, and all that come from now on with `later_error`. The first call counts.
   void shut(int waiting_error, int later_error);
@@ -74,7 +74,7 @@ class QueueGroup {
   void deliver();
 
   transport::Loop& loop_;
-  std::vector<IoQueue*> queues_;
+  std::vector<CommandQueue*> queues_;
   std::vector<NamespaceDevice*> devices_;
   NamespaceDevice* first_ = nullptr;  // devices with requests to issue, in turn
   NamespaceDevice* last_ = nullptr;
