@@ -9,7 +9,9 @@
 #include "control/runtime_dir.h"
 #include "host/identity.h"
 #include "nvme/address.h"
+#include "nvme/text.h"
 #include "tool_program.h"
+#include "tool_timers.h"
 #include "tool_usage.h"
 
 namespace nvmf::tools {
@@ -28,6 +30,8 @@ constexpr const char* kFooter =
     "In the background, what happens is written to NAME.log in the runtime directory\n"
     "($NVMF_RUNTIME_DIR, else /run/nvmf for root, else $XDG_RUNTIME_DIR/nvmf).\n"
     "End a connection with `nvmf disconnect NAME`. `man nvmf-connect` says the rest.\n";
+/// A controller reports at most 65.5 s; whoever knows better may say up to an hour.
+constexpr Duration kCqtMax = std::chrono::hours(1);
 constexpr const char* kRefusedGroup = "Of nvme-cli, refused";
 
 /// Options of nvme-cli's that need what this program does not have: the name that `-X` and `--xyz`
@@ -39,9 +43,6 @@ struct Refused {
   const char* sentence;
 };
 
-constexpr const char* kNoRecovery =
-    "is not possible yet: a lost connection is not made again, nvmf-connect ends and says why. "
-    "Leave the option out, and start the connection anew when it has ended";
 constexpr const char* kNoAuthentication =
     "is not possible yet: there is no in-band authentication here. Leave the option out if the "
     "target does without it; the kernel's host (`nvme connect`) has it";
@@ -53,9 +54,6 @@ constexpr const char* kNoConfigFile =
     "command line, or keep them in a script";
 
 constexpr Refused kRefused[] = {
-    {"-c,--reconnect-delay", "SECONDS", "There is no reconnecting yet", kNoRecovery},
-    {"-l,--ctrl-loss-tmo", "SECONDS", "There is no reconnecting yet", kNoRecovery},
-    {"-F,--fast_io_fail_tmo", "SECONDS", "There is no reconnecting yet", kNoRecovery},
     {"-S,--dhchap-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
     {"-C,--dhchap-ctrl-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
     {"--tls", nullptr, "There is no TLS yet", kNoTls},
@@ -71,6 +69,10 @@ struct Words {
   std::vector<std::string> nbd;
   std::optional<std::uint32_t> nr_io_queues, nr_write_queues, nr_poll_queues;
   std::uint32_t keep_alive_seconds = 5;
+  TimerWords timers;
+  std::string cqt;
+  std::string peer_close;
+  std::string unflushed;
 };
 
 [[noreturn]] void wrong(const std::string& sentence) {
@@ -122,6 +124,42 @@ void add_queue_options(CLI::App& app, Words& words, ConnectOptions& options) {
       ->type_name("FILE");
 }
 
+/// "$COMMAND" in a script where nothing of that name is set means something else than no option.
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "what stands after it is empty" : "";
+}
+
+void add_loss_options(CLI::App& app, Words& words, ConnectOptions& options) {
+  constexpr const char* kGroup = "When the target is lost";
+  const auto add = [&app](const char* names, std::string& word, const char* help,
+                          const char* value) {
+    app.add_option(names, word, help)->group(kGroup)->type_name(value)->check(not_empty);
+  };
+  add("-c,--reconnect-delay", words.timers.reconnect_delay,
+      "Longest pause between two attempts to connect again (default 10)", "SECONDS");
+  add("-l,--ctrl-loss-tmo", words.timers.ctrl_loss,
+      "Give the connection up after so long, -1 for never (default 600)", "SECONDS");
+  add("-F,--fast_io_fail_tmo", words.timers.fast_io_fail,
+      "Fail requests after so long until the target is back, -1 for never (default -1)", "SECONDS");
+  add("--cqt", words.cqt,
+      "How long a target that does not say so may go on executing after it noticed that we are "
+      "gone (default 10)",
+      "SECONDS");
+  app.add_flag_callback(
+         "--no-fence", [&options] { options.params.fence = false; },
+         "Write at once where an unanswered write may still be executed: data may be lost")
+      ->group(kGroup);
+  add("--peer-close", words.peer_close,
+      "Who closes connections: trusted (the target, default), or untrusted (perhaps a proxy)",
+      "WHO");
+  add("--unflushed", words.unflushed,
+      "Writes that were not flushed when the target was lost: trust (default), fail or replay",
+      "WHAT");
+  app.add_flag("--weak-identity", options.params.weak_identity,
+               "Recognise a namespace without identifiers by serial number and size")
+      ->group(kGroup);
+}
+
 void add_refused_options(CLI::App& app) {
   for (const Refused& option : kRefused) {
     const auto refuse = [&option] { wrong(fmt::format("{} {}", option.names, option.sentence)); };
@@ -134,11 +172,6 @@ void add_refused_options(CLI::App& app) {
           ->group(kRefusedGroup);
     }
   }
-}
-
-/// "$COMMAND" in a script where nothing of that name is set means something else than no option.
-std::string not_empty(const std::string& value) {
-  return value.empty() ? "what stands after it is empty" : "";
 }
 
 void add_local_options(CLI::App& app, Words& words, ConnectOptions& options) {
@@ -218,6 +251,54 @@ void take_address(const Words& words, host::ConnectParams& params) {
   }
 }
 
+/// The word that stands for one of several values.
+template <class T>
+T one_of(const char* option, const std::string& word,
+         std::initializer_list<std::pair<std::string_view, T>> known) {
+  std::string all;
+  for (const auto& [name, value] : known) {
+    if (word == name) return value;
+    all += (all.empty() ? "" : " or ") + std::string(name);
+  }
+  wrong(fmt::format("{} cannot be \"{}\": give {}", option, nvme::printable(word), all));
+}
+
+/// What is to happen when the target is lost.
+void take_loss(const Words& words, ConnectOptions& options) {
+  auto& params = options.params;
+  auto policy = words.timers.applied_to(params.loss);
+  if (!policy) wrong(policy.error().message);
+  params.loss = *policy;
+  if (std::string note = note_about(params.loss); !note.empty()) {
+    options.notes.push_back(std::move(note));
+  }
+  if (!words.cqt.empty()) {
+    auto cqt = parse_seconds("--cqt", words.cqt, kCqtMax);
+    if (!cqt) wrong(cqt.error().message);
+    params.cqt_unreported = *cqt;
+  }
+  if (!words.peer_close.empty()) {
+    params.trust_peer_close =
+        one_of<bool>("--peer-close", words.peer_close, {{"trusted", true}, {"untrusted", false}});
+  }
+  if (!words.unflushed.empty()) {
+    params.unflushed = one_of<host::Unflushed>("--unflushed", words.unflushed,
+                                               {{"trust", host::Unflushed::trust},
+                                                {"fail", host::Unflushed::fail},
+                                                {"replay", host::Unflushed::replay}});
+  }
+  if (!params.fence) {
+    options.notes.push_back(
+        "note: --no-fence: a write that was sent before the target was lost may be executed after "
+        "what is written later, and undo it");
+  } else if (params.keep_alive_ms == 0) {
+    options.notes.push_back(
+        "note: without a keep-alive timeout (-k 0) a target that falls silent is noticed only when "
+        "a command is not answered, and nobody knows for how long it goes on executing what it "
+        "got: the places of such writes stay closed to other writes for good");
+  }
+}
+
 /// Everything that depends on more than one option. Throws what is bad usage; what this machine
 /// lacks is an error.
 Result<void> complete(const Words& words, ConnectOptions& options) {
@@ -258,6 +339,7 @@ Result<void> complete(const Words& words, ConnectOptions& options) {
   }
   params.hostnqn = identity->hostnqn;
   params.hostid = identity->hostid;
+  take_loss(words, options);
   if (auto valid = params.validate(); !valid) wrong(valid.error().message);
   options.foreground = options.foreground || !options.run.empty();
   return {};
@@ -298,6 +380,7 @@ std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& 
   Words words;
   add_address_options(app, words, options);
   add_queue_options(app, words, options);
+  add_loss_options(app, words, options);
   add_local_options(app, words, options);
   add_refused_options(app);
   try {

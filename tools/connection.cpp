@@ -8,10 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "frontends/nbd/uri.h"
+#include "host/fence_time.h"
 #include "host/log.h"
 #include "io/pages.h"
-#include "nvme/address.h"
-#include "nvme/admin.h"
 #include "nvme/text.h"
 #include "tool_program.h"
 
@@ -23,13 +22,27 @@ using nlohmann::json;
 namespace {
 
 /// How long the command may take to end once it has been told.
-constexpr Duration kCommandGrace{std::chrono::seconds(1)};
+constexpr Duration kCommandGrace{std::chrono::milliseconds(500)};
 /// How long NBD requests under way may take before the connection behind them is ended, too.
-constexpr Duration kServeGrace{std::chrono::milliseconds(500)};
-/// The subsystem ends within about two seconds of its own; beyond this something of ours hangs.
-constexpr Duration kEndDeadline{std::chrono::seconds(6)};
+constexpr Duration kServeGrace{std::chrono::milliseconds(200)};
+/// Then nothing is waited for any more. What is left of kEndTimeMax is for the control socket's
+/// last answers and for the kernel.
+constexpr Duration kHurryAfter{std::chrono::milliseconds(1400)};
+static_assert(kHurryAfter + control::kStopGrace < kEndTimeMax);
+/// Beyond this something of ours hangs.
+constexpr Duration kEndDeadline = 2 * kEndTimeMax;
 
-constexpr std::size_t kIdentifyBytes = 4096;
+void remember_controller(const host::AssociationInfo& info, json& told) {
+  told = {{"peer", info.endpoint.to_string()},
+          {"cntlid", info.cntlid},
+          {"queue_size", info.io_queue_entries},
+          {"keep_alive_ms", info.katt_ms},
+          {"sq_flow_control", info.sq_flow_control},
+          {"cqt_ms", info.controller.cqt},
+          {"model", nvme::printable(info.controller.mn)},
+          {"serial", nvme::printable(info.controller.sn)},
+          {"firmware", nvme::printable(info.controller.fr)}};
+}
 
 std::vector<transport::Loop*> all_loops(io::ReactorPool& pool) {
   std::vector<transport::Loop*> loops;
@@ -40,19 +53,23 @@ std::vector<transport::Loop*> all_loops(io::ReactorPool& pool) {
 }  // namespace
 
 Connection::Connection(ConnectOptions options, const control::RuntimeDir& runtime,
-                       control::Claim& claim, io::ReactorPool& pool, Reporter& reporter)
+                       control::Claim& claim, control::OwnCrashRecord& crash_record,
+                       io::ReactorPool& pool, Reporter& reporter)
     : options_(std::move(options)),
       runtime_(runtime),
       claim_(claim),
+      crash_record_(crash_record),
       pool_(pool),
       reporter_(reporter),
       loop_(pool.at(0)),
       control_(loop_),
+      controller_(std::make_unique<json>(json::object())),
       command_timer_(loop_.timers(),
                      [this] {
                        if (command_) command_->send(SIGKILL);
                      }),
       grace_timer_(loop_.timers(), [this] { stop_subsystem(); }),
+      hurry_timer_(loop_.timers(), [this] { hurry(); }),
       deadline_(loop_.timers(), [this] { force_end(); }) {}
 
 Connection::~Connection() = default;
@@ -72,7 +89,10 @@ Result<void> Connection::start() {
 void Connection::on_live() {
   if (state_ != State::connecting) return;
   live_at_ = loop_.now();
-  if (auto served = serve(); !served) {
+  // In this order: whoever kills us from here on must know what we may have sent.
+  auto served = record_live();
+  if (served) served = serve();
+  if (!served) {
     fail_with(served.error());
     return;
   }
@@ -87,6 +107,35 @@ void Connection::on_live() {
     return;
   }
   reporter_.ready();
+}
+
+/// What the controller is like from now on: for those who ask, and for those who come after us.
+Result<void> Connection::record_live() {
+  ++lives_;
+  const host::AssociationInfo* info = subsystem_->info();
+  if (info == nullptr) return {};  // lost again already: then the next one is recorded
+  remember_controller(*info, *controller_);
+  const host::SilenceFacts facts = {.katt_ms = info->katt_ms,
+                                    .traffic_based = info->traffic_based_keep_alive,
+                                    .cqt_ms = info->controller.cqt};
+  // Who does without the fence decides that for this connection, not for the next.
+  host::ConnectParams fenced = options_.params;
+  fenced.fence = true;
+  return crash_record_.went_live(facts, host::silence_bound(facts, fenced));
+}
+
+void Connection::on_lost(const Error& reason) {
+  if (state_ == State::ending) return;
+  log(LogLevel::warning,
+      fmt::format("the connection {} to {} at {} is lost: {}; requests wait while it is made again",
+                  claim_.name(), options_.params.subnqn, options_.params.address(),
+                  reason.message));
+}
+
+void Connection::on_live_again() {
+  log(LogLevel::warning, fmt::format("the connection {} to {} at {} is live again", claim_.name(),
+                                     options_.params.subnqn, options_.params.address()));
+  if (auto recorded = record_live(); !recorded) log(LogLevel::error, recorded.error().message);
 }
 
 Result<void> Connection::serve() {
@@ -169,12 +218,15 @@ Result<void> Connection::start_command() {
 
 void Connection::on_ended(const Error& reason) {
   subsystem_ended_ = true;
+  if (auto recorded = crash_record_.ended(subsystem_->still_executing_for()); !recorded) {
+    log(LogLevel::error, recorded.error().message);
+  }
   if (state_ != State::ending) {
     // While connecting, the reason names the target already.
     lost_ = true;
     fail_with(state_ == State::connecting
                   ? reason
-                  : Error{fmt::format("the connection {} to {} is lost: {}", claim_.name(),
+                  : Error{fmt::format("the connection {} to {} is lost for good: {}", claim_.name(),
                                       options_.params.subnqn, reason.message),
                           reason.code});
     return;
@@ -191,12 +243,16 @@ void Connection::fail_with(const Error& reason) {
   end(kExitFailure);
 }
 
-void Connection::ask_end(const std::string& why) {
+void Connection::end_by_signal(const std::string& why) {
   if (state_ == State::ending) {
-    command_timer_.arm(loop_.now());
-    grace_timer_.arm(loop_.now());
-    return;
+    hurry();
+  } else {
+    ask_end(why);
   }
+}
+
+void Connection::ask_end(const std::string& why) {
+  if (state_ == State::ending) return;
   log(LogLevel::info, why);
   if (state_ == State::connecting) {
     reporter_.complain(fmt::format("{} while connecting to {}", why, options_.params.address()));
@@ -207,6 +263,7 @@ void Connection::ask_end(const std::string& why) {
 void Connection::end(int status) {
   state_ = State::ending;
   exit_status_ = status;
+  hurry_timer_.arm(loop_.now() + kHurryAfter);
   deadline_.arm(loop_.now() + kEndDeadline);
   end_at_the_latest("nvmf-connect",
                     2 * std::chrono::duration_cast<std::chrono::seconds>(kEndDeadline));
@@ -215,6 +272,18 @@ void Connection::end(int status) {
     command_timer_.arm(loop_.now() + kCommandGrace);
     // It may still have something to write, unless there is nothing left to write to.
     if (!lost_) return;
+  }
+  stop_serving();
+}
+
+/// Nothing is waited for any more: whatever waits or is under way gets an error at once, sockets to
+/// the target are reset.
+void Connection::hurry() {
+  hurry_timer_.cancel();
+  if (command_) command_->send(SIGKILL);
+  if (!subsystem_ended_ && subsystem_) {
+    subsystem_stopping_ = true;
+    subsystem_->stop(true);
   }
   stop_serving();
 }
@@ -245,14 +314,16 @@ void Connection::stop_serving() {
     stop_subsystem();
     stop_control();
   });
+  // Without the target nothing is under way that could be finished.
+  if (!subsystem_->live()) stop_subsystem();
 }
 
 /// Requests that the NBD server still waits for end with it.
 void Connection::stop_subsystem() {
-  if (std::exchange(subsystem_stopping_, true)) return;
   grace_timer_.cancel();
+  if (std::exchange(subsystem_stopping_, true)) return;
   if (!subsystem_ended_ && subsystem_) {
-    subsystem_->stop();
+    subsystem_->stop(nbd_ && !subsystem_->live());
   } else {
     loop_.post([this] { stop_control(); });
   }
@@ -268,7 +339,9 @@ void Connection::stop_control() {
 /// Something does not end although all its limits have passed. The sockets' files are removed, the
 /// rest is the kernel's.
 void Connection::force_end() {
-  log(LogLevel::error, "the connection did not end in time and is ended by force");
+  log(LogLevel::error,
+      "the connection did not end in time and is ended by force: what it had sent "
+      "may still be executed, and the next one will hold its writes");
   if (command_) command_->send(SIGKILL);
   ::unlink(runtime_.control_socket(claim_.name()).c_str());
   for (const transport::Endpoint& place : nbd_places_) {
@@ -276,110 +349,6 @@ void Connection::force_end() {
   }
   reporter_.failed(kExitFailure);
   ::_exit(kExitFailure);
-}
-
-// Verbs.
-
-void Connection::add_verbs() {
-  control_.handle("status",
-                  [this](const json&, control::Responder respond) { respond.succeed(status()); });
-  control_.handle("identify", [this](const json& args, control::Responder respond) {
-    identify(args, std::move(respond));
-  });
-  control_.handle("disconnect", [this](const json&, control::Responder respond) {
-    respond.succeed({{"pid", ::getpid()}});
-    ask_end("disconnected on request");
-  });
-}
-
-json Connection::status() const {
-  const host::ConnectParams& p = options_.params;
-  static constexpr const char* kStates[] = {"connecting", "live", "ending"};
-  json s = {{"name", claim_.name()},
-            {"pid", ::getpid()},
-            {"state", kStates[static_cast<std::size_t>(state_)]},
-            {"transport", "tcp"},
-            {"traddr", p.traddr},
-            {"trsvcid", std::to_string(p.port)},
-            {"address", p.address()},
-            {"subnqn", p.subnqn},
-            {"hostnqn", p.hostnqn},
-            {"hdr_digest", p.header_digest},
-            {"data_digest", p.data_digest},
-            {"read_only", p.read_only},
-            {"io", pool_.at(0).backend_name()},
-            {"namespaces", json::array()}};
-  if (state_ != State::connecting) {
-    s["uptime_ms"] =
-        std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - live_at_).count();
-  }
-  if (const host::AssociationInfo* info = subsystem_ ? subsystem_->info() : nullptr) {
-    s["peer"] = info->endpoint.to_string();
-    s["cntlid"] = info->cntlid;
-    s["queue_size"] = info->io_queue_entries;
-    s["keep_alive_ms"] = info->katt_ms;
-    s["sq_flow_control"] = info->sq_flow_control;
-    s["model"] = nvme::printable(info->controller.mn);
-    s["serial"] = nvme::printable(info->controller.sn);
-    s["firmware"] = nvme::printable(info->controller.fr);
-    json& queues = s["queues"] = json::array();
-    for (const host::QueueStatistics& q : subsystem_->statistics()) {
-      queues.push_back({{"qid", q.qid},
-                        {"reactor", q.reactor},
-                        {"commands", q.commands},
-                        {"read_bytes", q.read_bytes},
-                        {"written_bytes", q.written_bytes},
-                        {"errors", q.errors}});
-    }
-  }
-  if (!nbd_) return s;
-  s["nbd_clients"] = nbd_->totals().clients;
-  for (const auto& ns : subsystem_->namespaces()) {
-    json one = {{"name", ns->info.name},
-                {"nsid", ns->info.nsid},
-                {"size_bytes", ns->info.size_bytes},
-                {"block_bytes", ns->info.block_bytes},
-                {"read_only", ns->info.read_only},
-                {"uris", json::array()}};
-    if (ns->uuid) one["uuid"] = nvme::format_uuid(*ns->uuid);
-    for (std::size_t i = 0; i < nbd_places_.size(); ++i) {
-      one["uris"].push_back(uri(i, ns->info.name));
-    }
-    s["namespaces"].push_back(std::move(one));
-  }
-  return s;
-}
-
-void Connection::identify(const json& args, control::Responder respond) {
-  const auto cns = control::unsigned_arg(args, "cns", 0xff, 1);
-  const auto nsid = control::unsigned_arg(args, "nsid", 0xffffffff, 0);
-  const auto cntid = control::unsigned_arg(args, "cntid", 0xffff, 0);
-  const auto csi = control::unsigned_arg(args, "csi", 0xff, 0);
-  for (const auto* number : {&cns, &nsid, &cntid, &csi}) {
-    if (!*number) return respond.fail(number->error());
-  }
-  nvme::IdentifyCommand command;
-  command.cns = static_cast<nvme::Cns>(*cns);
-  command.nsid = static_cast<std::uint32_t>(*nsid);
-  command.cntid = static_cast<std::uint16_t>(*cntid);
-  command.csi = static_cast<nvme::Csi>(*csi);
-  host::spawn(run_identify(command.to_sqe(), std::move(respond)));
-}
-
-/// The subsystem's end waits for admin commands under way, and so ours for this.
-host::Task<void> Connection::run_identify(nvme::Sqe sqe, control::Responder respond) {
-  std::vector<std::byte> data(kIdentifyBytes);
-  const Result<host::CommandOutcome> outcome =
-      co_await subsystem_->admin(sqe, transport::DataDirection::from_controller, data);
-  if (!outcome) {
-    respond.fail(outcome.error());
-  } else if (!outcome->cqe.status.ok()) {
-    respond.fail({fmt::format("the controller answered Identify with {}",
-                              nvme::describe(outcome->cqe.status, nvme::StatusContext::admin)),
-                  EREMOTEIO});
-  } else {
-    respond.succeed({{"data", nvme::format_hex(data)}});
-  }
 }
 
 }  // namespace nvmf::tools

@@ -1,6 +1,7 @@
 // A running connection: the remote subsystem, the NBD server in front of it, the control socket
 // beside it, and the command that it may serve. Brings them up in order and takes them down in
-// order, in bounded time whatever the target, a client or the command does.
+// order, within kEndTimeMax whatever the target, a client or the command does. When the target is
+// lost, all of it stays: the subsystem looks for the target, requests wait.
 //
 // Everything happens on reactor 0, the main thread; the data path on all of them.
 #pragma once
@@ -9,8 +10,10 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "connect_options.h"
+#include "control/crash_record.h"
 #include "control/runtime_dir.h"
 #include "control/server.h"
 #include "frontends/nbd/server.h"
@@ -21,29 +24,35 @@
 
 namespace nvmf::tools {
 
+/// From the first request to end until the process may go.
+inline constexpr Duration kEndTimeMax = std::chrono::seconds(2);
+
 class Connection final : public host::SubsystemEvents {
  public:
-  /// `claim` is the connection's name; options.params.name is the same. All outlive it. Destroyed
-  /// when the pool has been joined.
+  /// `claim` is the connection's name; options.params.name is the same. `crash_record` has taken
+  /// over what there was. All outlive it. Destroyed when the pool has been joined.
   Connection(ConnectOptions options, const control::RuntimeDir& runtime, control::Claim& claim,
-             io::ReactorPool& pool, Reporter& reporter);
+             control::OwnCrashRecord& crash_record, io::ReactorPool& pool, Reporter& reporter);
   ~Connection();
 
   /// Opens the control socket and starts to connect. What follows ends with the pool stopped.
   Result<void> start();
-  /// Ends it in order, as asked by a signal or a client. The second time at once.
-  void ask_end(const std::string& why);
+  /// Ends it in order, as asked by a signal. The second time at once: whatever waits gets an error.
+  void end_by_signal(const std::string& why);
   /// When the pool has stopped.
   [[nodiscard]] int exit_status() const { return exit_status_; }
 
   // host::SubsystemEvents
   void on_live() override;
+  void on_lost(const Error& reason) override;
+  void on_live_again() override;
   void on_ended(const Error& reason) override;
 
  private:
   enum class State : std::uint8_t { connecting, live, ending };
 
   // Up.
+  Result<void> record_live();
   Result<void> serve();
   Result<void> listen_nbd();
   void announce();
@@ -53,22 +62,32 @@ class Connection final : public host::SubsystemEvents {
   // Down, step by step: the command, the NBD server with the subsystem behind it, the control
   // socket, the reactors.
   void fail_with(const Error& reason);
+  void ask_end(const std::string& why);
   void end(int status);
+  void hurry();
   void command_ended(int status);
   void stop_serving();
   void stop_subsystem();
   void stop_control();
   void force_end();
 
-  // Verbs.
+  // Verbs (connection_verbs.cpp).
   void add_verbs();
-  [[nodiscard]] nlohmann::json status() const;
+  [[nodiscard]] nlohmann::json health() const;
+  [[nodiscard]] nlohmann::json status(const std::vector<host::NamespaceHealth>& healths) const;
+  [[nodiscard]] nlohmann::json namespace_status(const host::Namespace& ns,
+                                                const host::NamespaceHealth* health) const;
+  host::Task<void> run_status(control::Responder respond);
+  void set_policy(const nlohmann::json& args, control::Responder respond);
+  void reset(control::Responder respond);
+  host::Task<void> run_accept(std::uint32_t nsid, control::Responder respond);
   void identify(const nlohmann::json& args, control::Responder respond);
   host::Task<void> run_identify(nvme::Sqe sqe, control::Responder respond);
 
   ConnectOptions options_;
   const control::RuntimeDir& runtime_;
   control::Claim& claim_;
+  control::OwnCrashRecord& crash_record_;
   io::ReactorPool& pool_;
   Reporter& reporter_;
   transport::Loop& loop_;
@@ -78,7 +97,9 @@ class Connection final : public host::SubsystemEvents {
   std::vector<transport::Endpoint> nbd_places_;
   std::unique_ptr<Command> command_;
   State state_ = State::connecting;
+  std::unique_ptr<nlohmann::json> controller_;  // what the last live association told of it
   Instant live_at_{};
+  std::uint64_t lives_ = 0;  // associations that went live
   int exit_status_ = 0;
   bool lost_ = false;
   bool serving_stopped_ = false;     // stop_serving() was called
@@ -88,6 +109,7 @@ class Connection final : public host::SubsystemEvents {
   bool control_stopping_ = false;
   transport::Timer command_timer_;
   transport::Timer grace_timer_;
+  transport::Timer hurry_timer_;
   transport::Timer deadline_;
 };
 

@@ -70,6 +70,8 @@ void add_disconnect(CLI::App& app, std::function<int()>& chosen) {
       ->allow_extra_args(false);
   verb->add_option("-n,--nqn", words->nqn, "All connections to this subsystem")->type_name("NQN");
   verb->add_flag("--all", words->all, "All connections");
+  verb->add_flag("--force", words->force,
+                 "Do not wait for what is under way; kill a process that hangs");
   accept_verbose(*verb);
   verb->final_callback([&chosen, words] {
     const int ways =
@@ -96,6 +98,49 @@ void add_disconnect_all(CLI::App& app, std::function<int()>& chosen) {
   accept_verbose(*verb);
   verb->final_callback(
       [&chosen] { chosen = [] { return disconnect({.names = {}, .nqn = {}, .all = true}); }; });
+}
+
+/// "$DELAY" in a script where nothing of that name is set means something else than no option.
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "what stands after it is empty" : "";
+}
+
+void add_policy(CLI::App& app, std::function<int()>& chosen) {
+  auto* verb = app.add_subcommand(
+      "policy", "Show, and change, what happens when a connection loses its target");
+  auto words = std::make_shared<PolicyWords>();
+  verb->add_option("name", words->name, "A connection, as `nvmf list` shows it before the n")
+      ->required()
+      ->type_name("NAME");
+  const auto add = [verb](const char* names, std::string& word, const char* help) {
+    verb->add_option(names, word, help)->type_name("SECONDS")->check(not_empty);
+  };
+  add("-c,--reconnect-delay", words->timers.reconnect_delay,
+      "Longest pause between two attempts to connect again");
+  add("-l,--ctrl-loss-tmo", words->timers.ctrl_loss,
+      "Give the connection up so long after the loss, -1 for never");
+  add("-F,--fast_io_fail_tmo", words->timers.fast_io_fail,
+      "Fail requests so long after the loss until the target is back, -1 for never");
+  verb->add_option_function<std::string>(
+          "-k,--keep-alive-tmo",
+          [](const std::string&) {
+            throw CLI::ValidationError(
+                "-k,--keep-alive-tmo cannot be changed while a connection runs: the controller is "
+                "told when the connection is made. End it with `nvmf disconnect NAME`, and give -k "
+                "to nvmf-connect");
+          },
+          "Refused: it belongs to nvmf-connect")
+      ->type_name("SECONDS");
+  add_format(*verb, words->format, false);
+  verb->final_callback([&chosen, words] { chosen = [words] { return policy(*words); }; });
+}
+
+void add_named(CLI::App& app, std::function<int()>& chosen, const char* name, const char* help,
+               const char* operand, int (*run)(const std::string&)) {
+  auto* verb = app.add_subcommand(name, help);
+  auto word = std::make_shared<std::string>();
+  verb->add_option("name", *word, operand)->required()->type_name("NAME");
+  verb->final_callback([&chosen, word, run] { chosen = [word, run] { return run(*word); }; });
 }
 
 void add_temporary(CLI::App& verb, TemporaryOptions& options) {
@@ -166,6 +211,11 @@ int main(int argc, char** argv) {
   add_list(app, chosen);
   add_disconnect(app, chosen);
   add_disconnect_all(app, chosen);
+  add_policy(app, chosen);
+  add_named(app, chosen, "reset", "End a connection's queues and make new ones",
+            "A connection, as `nvmf list` shows it before the n", &reset);
+  add_named(app, chosen, "accept", "Go on with a disk that is not the one that was there before",
+            "A connection, or a namespace of it", &accept);
   add_identify(app, chosen, "id-ctrl", "Show what a controller says of itself",
                std::make_shared<IdentifyWords>(), &id_ctrl);
   const auto ns_words = std::make_shared<IdentifyWords>();

@@ -9,6 +9,7 @@
 #include "nvme/text.h"
 #include "nvmf_verbs.h"
 #include "tool_control.h"
+#include "tool_health.h"
 #include "tool_program.h"
 #include "transport/loop.h"
 
@@ -19,19 +20,8 @@ using nlohmann::ordered_json;
 
 namespace {
 
-/// Status is in memory: a process that takes longer hangs or is stopped.
+/// Status is in memory, with its reactors: a process that takes longer hangs or is stopped.
 constexpr Duration kStatusPatience{std::chrono::seconds(2)};
-
-std::string text_of(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end()) return "";
-  return found->is_string() ? nvme::printable(found->get<std::string>()) : found->dump();
-}
-
-std::uint64_t number_of(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
-}
 
 /// Of each connection: its status, or what its lock file says and why there is no more.
 std::vector<json> all_status(const control::RuntimeDir& runtime,
@@ -134,6 +124,17 @@ void print_table(const std::vector<json>& all) {
   }
 }
 
+/// Below the table, what a column cannot say.
+void print_sentences(const std::vector<json>& all) {
+  bool first = true;
+  for (const json& status : all) {
+    for (const std::string& sentence : about_connection(status)) {
+      fmt::print("{}{}\n", first ? "\n" : "", sentence);
+      first = false;
+    }
+  }
+}
+
 /// nvme-cli's list of devices, and beside it the connections with everything that they told.
 ordered_json to_document(const std::vector<json>& all) {
   ordered_json devices = ordered_json::array();
@@ -192,6 +193,7 @@ int list(OutputFormat format) {
     fmt::print("{}\n", to_document(all).dump(2, ' ', false, json::error_handler_t::replace));
   } else {
     print_table(all);
+    print_sentences(all);
   }
   int code = kExitSuccess;
   for (const json& status : all) {

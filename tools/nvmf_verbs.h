@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tool_target.h"
+#include "tool_timers.h"
 
 namespace nvmf::tools {
 
@@ -18,9 +19,20 @@ struct DisconnectWords {
   std::vector<std::string> names;
   std::string nqn;  // every connection to that subsystem
   bool all = false;
+  bool force = false;  // at once; a process that hangs is killed
 };
 /// Returns when the processes have gone.
 int disconnect(const DisconnectWords& words);
+
+struct PolicyWords {
+  std::string name;
+  TimerWords timers;  // what is to be changed
+  OutputFormat format = OutputFormat::normal;
+};
+int policy(const PolicyWords& words);
+/// Returns when it is live again, or after a while.
+int reset(const std::string& name);
+int accept(const std::string& name);
 
 struct IdentifyWords {
   std::string target;

@@ -73,4 +73,11 @@ Result<io::UniqueFd> open_process(pid_t pid) {
   return fail(fmt::format("cannot watch process {}: {}", pid, std::strerror(errno)), errno);
 }
 
+Result<void> send_signal(const io::UniqueFd& process, int signal) {
+  if (::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0) == 0 || errno == ESRCH) {
+    return {};
+  }
+  return fail(fmt::format("cannot send a signal to a process: {}", std::strerror(errno)), errno);
+}
+
 }  // namespace nvmf::tools

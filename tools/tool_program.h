@@ -32,5 +32,7 @@ void raise_file_limit();
 
 /// A descriptor that becomes readable when the process ends; ESRCH if there is none.
 Result<io::UniqueFd> open_process(pid_t pid);
+/// To that very process, never to another that has its number by now. No error if it has gone.
+Result<void> send_signal(const io::UniqueFd& process, int signal);
 
 }  // namespace nvmf::tools

@@ -35,7 +35,7 @@ inline constexpr std::size_t kClientsMax = 64;
 /// A client that neither completes a request nor takes its answer for this long is cut off.
 inline constexpr Duration kClientPatience{std::chrono::seconds(30)};
 /// At the end: how long answers may take to reach their clients.
-inline constexpr Duration kStopGrace{std::chrono::milliseconds(500)};
+inline constexpr Duration kStopGrace{std::chrono::milliseconds(300)};
 
 /// Lines, with the newline.
 std::string request_line(std::string_view verb, const nlohmann::json& args);

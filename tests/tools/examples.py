@@ -2,7 +2,7 @@
 
 An example is lines of text: "$ " before a command, below it what it prints. A command that ends in
 " &" stays and prints the lines shown. "..." stands for any more lines, and at the end of a line for
-its rest. A command with <<'END' goes on to END. The ports 4420 and 4421 stand for free ones,
+its rest. A command with <<'END' goes on to END. The ports 4420 to 4422 stand for free ones,
 /run/nvmf for a runtime directory of its own, $PWD for the folder where it all happens.
 """
 
@@ -65,7 +65,7 @@ class Place:
         self.runtime = os.path.join(self.folder, "run")
         self.ports = {}
         self.background = []
-        for shown in ("4420", "4421"):
+        for shown in ("4420", "4421", "4422"):
             self.ports[shown] = free_port()
         self.environment = dict(os.environ, NVMF_RUNTIME_DIR=self.runtime, HOME=self.folder,
                                 PATH=os.path.abspath(bin_folder) + ":" + os.environ["PATH"])

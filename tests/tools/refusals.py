@@ -18,10 +18,7 @@ def nvme_cli_options(new):
     """Every option of nvme-cli's connect is served, accepted with a note, or refused with a reason."""
     with new(target=False) as scene:
         uri = "nvme+tcp://127.0.0.1:1/" + NQN
-        for argv, says in ((["-c", "10"], "-c,--reconnect-delay is not possible yet"),
-                           (["--ctrl-loss-tmo", "-1"], "-l,--ctrl-loss-tmo is not possible yet"),
-                           (["-F", "5"], "-F,--fast_io_fail_tmo is not possible yet"),
-                           (["-S", "DHHC-1:00:x:"], "-S,--dhchap-secret is not possible yet"),
+        for argv, says in ((["-S", "DHHC-1:00:x:"], "-S,--dhchap-secret is not possible yet"),
                            (["-C", "DHHC-1:00:x:"], "-C,--dhchap-ctrl-secret is not possible yet"),
                            (["--tls"], "--tls is not possible yet"),
                            (["--tls_key", "1"], "--tls_key is not possible yet"),
@@ -30,7 +27,8 @@ def nvme_cli_options(new):
                            (["-o", "xml"], "xml is not known: normal and json are")):
             scene.refused("nvmf-connect", uri, *argv, status=2, says=says)
         # Accepted: what is refused then is the connection.
-        done = scene.run("nvmf-connect", uri, "-J", "none", "-o", "json", "-v", "-W", "1", "-P", "1")
+        done = scene.run("nvmf-connect", uri, "-J", "none", "-o", "json", "-v", "-W", "1", "-P", "1",
+                         "-c", "10", "--ctrl-loss-tmo", "-1", "-F", "5")
         check(done.status == 1 and done.err.count("no effect") == 2, f"{done}")
         check("is a target listening" in done.err, f"{done}")
         try:
@@ -54,7 +52,7 @@ def bad_input(new):
         scene.refused("nvmf-connect", "nvme+tcp://no.such.host.invalid/" + NQN,
                       says="give a numeric address")
         scene.refused("nvmf-connect", uri + "/9", says="no namespace 9; those that this host sees")
-        for argv in ([], ["--frob", uri], [uri, "-c", "10"], ["nvme+rdma://h/" + NQN], [uri, "-a", "h"],
+        for argv in ([], ["--frob", uri], [uri, "-c", "0"], ["nvme+rdma://h/" + NQN], [uri, "-a", "h"],
                      ["-a", host], ["-t", "rdma", "-a", host, "-n", NQN], [uri, "-i", "0"],
                      [uri, "-i", "x"], [uri, "-Q", "1"], [uri, "--nbd", "here"], [uri, "--name", "a/b"],
                      [uri, "-k", "99999999"], [uri, "-T", "300"], [uri, "-I", "nonsense"],
@@ -72,6 +70,18 @@ def bad_input(new):
                            ([uri, "--name", "a", "--name", "b"], "--name is given more than once"),
                            ([uri, "-Q", "99999999999"], "99999999999 is too large for --queue-size"),
                            ([uri, "--name", "a.nbd"], "must not end in .nbd"),
+                           ([uri, "-c", "0"], "-c,--reconnect-delay cannot be 0: it is the longest"),
+                           ([uri, "-c", "-1"], '-c,--reconnect-delay cannot be "-1": give seconds'),
+                           ([uri, "-c", "1e3"], '"1e3": give seconds from 0 to 86400, such as'),
+                           ([uri, "-l", "-2"], '-l,--ctrl-loss-tmo cannot be "-2": give seconds '
+                                               'from 0 to 86400, such as 10 or 0.5, or -1 for never'),
+                           ([uri, "-l", "nan"], '-l,--ctrl-loss-tmo cannot be "nan"'),
+                           ([uri, "-F", ""], "--fast_io_fail_tmo: what stands after it is empty"),
+                           ([uri, "--cqt", "5000"], '--cqt cannot be "5000": give seconds from 0 to'),
+                           ([uri, "--peer-close", "x"],
+                            '--peer-close cannot be "x": give trusted or untrusted'),
+                           ([uri, "--unflushed=maybe"],
+                            '--unflushed cannot be "maybe": give trust or fail or replay'),
                            ([uri, "--run", ""], "--run: what stands after it is empty"),
                            ([uri, "--name", ""], "--name: what stands after it is empty"),
                            ([uri, "--nbd", "unix:/" + 110 * "x"], "choose a shorter one"),
@@ -85,7 +95,13 @@ def bad_input(new):
                            (["id-ctrl"], "TARGET is missing: give a connection"),
                            (["id-ns", "-n", "x", "nvmf0"], '"x" is no value for --namespace-id'),
                            (["disconnect"], "`nvmf list` shows them"),
-                           (["disconnect-all", "-r", "rdma"], "every connection here is tcp")):
+                           (["disconnect-all", "-r", "rdma"], "every connection here is tcp"),
+                           (["policy"], "NAME is missing: give a connection"),
+                           (["policy", "nvmf0", "-k", "5"], "cannot be changed while a connection"),
+                           (["policy", "nvmf0", "-l", "x"], '-l,--ctrl-loss-tmo cannot be "x"'),
+                           (["policy", "nvmf0", "-F", ""], "what stands after it is empty"),
+                           (["reset"], "NAME is missing: give a connection"),
+                           (["accept", "a b"], "use 1 to 64 letters")):
             scene.refused("nvmf", *argv, status=2, says=says)
         check(scene.run("nvmf", "help").must_succeed().out == scene.run("nvmf", "--help").out, "help")
         check("--all" in scene.run("nvmf", "help", "disconnect").must_succeed().out, "help VERB")
@@ -93,6 +109,8 @@ def bad_input(new):
                            (["--listen"], "--listen needs a value after it: ADDR:PORT"),
                            (["--listen", "localhost:0"], "at least one --subsystem")):
             scene.refused("nvmf-target", *argv, status=2, says=says)
+        for argv in (["policy", "nvmf7"], ["reset", "nvmf7"], ["accept", "nvmf7n1"]):
+            scene.refused("nvmf", *argv, says="there is no connection nvmf7")
         refused = scene.run("nvmf-connect", f"{uri}:other")
         check("check the NQN" in refused.err, f"it said {refused.err!r}")
         for program in ("nvmf", "nvmf-connect", "nvmf-target"):

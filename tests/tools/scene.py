@@ -13,15 +13,37 @@ from cases import check  # noqa: E402
 NQN = "nqn.2024-05.org.example:tools"
 
 
-class Scene:
-    """A workspace with a target in it."""
+class RestartableTarget(programs.Server):
+    """nvmf-target at a port that stays the same when it is killed and started again."""
 
-    def __init__(self, bin_folder, io, target=True, namespaces=("memory:64M",), options=()):
+    def __init__(self, space, port, arguments):
+        super().__init__(space, ["nvmf-target", "--listen", f"127.0.0.1:{port}", "--subsystem", NQN,
+                                 *arguments], r"(nvme\+tcp://\S+:(\d+)/(\S+))$", 1)
+        self.uris = {NQN: self.matches[0][1]}
+        self.port = int(self.matches[0][2])
+
+
+class Scene:
+    """A workspace with a target in it. `file`: its namespace is a file, which survives it."""
+
+    def __init__(self, bin_folder, io, target=True, namespaces=("memory:64M",), options=(),
+                 file=False):
         self.space = programs.Workspace(bin_folder, io)
         self.target = None
+        if file:
+            with open(self.space.path("disk.img"), "wb") as disk:
+                disk.truncate(64 << 20)
+            namespaces = ("file:" + self.space.path("disk.img"),)
+        self._arguments = [word for n in namespaces for word in ("--namespace", n)] + list(options)
         if target:
-            arguments = [word for n in namespaces for word in ("--namespace", n)]
-            self.target = programs.Target(self.space, {NQN: [*arguments, *options]})
+            self.target = RestartableTarget(self.space, 0, self._arguments)
+
+    def kill_target(self):
+        """It is gone without a word, as after a power cut; restart_target() brings it back."""
+        self.target.kill()
+
+    def restart_target(self):
+        self.target = RestartableTarget(self.space, self.target.port, self._arguments)
 
     def __enter__(self):
         return self
@@ -57,6 +79,22 @@ class Scene:
 
     def listed(self):
         return json.loads(self.run("nvmf", "list", "-o", "json").must_succeed().out)
+
+    def connection(self, name="nvmf0"):
+        """What `nvmf list` tells of one connection; nothing if it is not there."""
+        for connection in self.listed()["Connections"]:
+            if connection["name"] == name:
+                return connection
+        return None
+
+    def wait_state(self, wanted, seconds, name="nvmf0"):
+        def reached():
+            told = self.connection(name)
+            return told if told and told["state"] in wanted else None
+        return cases.wait_until(reached, seconds, f"{name} becoming {' or '.join(wanted)}")
+
+    def crash_records(self):
+        return sorted(n for n in os.listdir(self.space.runtime) if ".crash" in n)
 
     def pid(self, name):
         for connection in self.listed()["Connections"]:

@@ -13,13 +13,14 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
 import cases  # noqa: E402
+import losses  # noqa: E402
 import programs  # noqa: E402
 import refusals  # noqa: E402
 from cases import check  # noqa: E402
 from scene import NQN, Scene  # noqa: E402
 
 MIB = 1 << 20
-SCRIPT_LIMIT = 240
+SCRIPT_LIMIT = 280
 
 
 def copies_back(scene, uri, size=16 * MIB):
@@ -88,12 +89,12 @@ def logs(new):
         os.kill(scene.pid("nvmf0"), signal.SIGKILL)
         cases.wait_until(lambda: not scene.listed()["Connections"], 3, "the end of nvmf0")
         check("connected to" in scene.log("nvmf0"), "a killed connection's log stays")
-        scene.connect()
+        scene.connect("-l", "0.5")
         check("connected to" in scene.log("nvmf0.1"), "the log before this one is nvmf0.1.log")
         pid = scene.pid("nvmf0")
-        scene.target.kill()
+        scene.kill_target()
         scene.wait_gone(pid, 5)
-        check("is lost" in scene.log("nvmf0"), scene.log("nvmf0"))
+        check("is lost for good" in scene.log("nvmf0"), scene.log("nvmf0"))
         scene.target = None
         cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
 
@@ -133,12 +134,12 @@ def run_command(new):
         # The command goes when the connection does, with all that it started.
         mark = scene.space.path("mark")
         connection = programs.Server(
-            scene.space, ["nvmf-connect", scene.uri, "--run",
+            scene.space, ["nvmf-connect", scene.uri, "-l", "0.2", "--run",
                           f"trap 'echo told > {mark}; exit 0' TERM; echo up; sleep 100 & wait"],
             "up", 1)
         os.kill(scene.target.process.pid, signal.SIGKILL)
-        check(connection.wait(5) == 1, "a lost connection must exit 1")
-        check("lost" in connection.errors(), f"it said {connection.errors()!r}")
+        check(connection.wait(5) == 1, "a connection that is lost for good must exit 1")
+        check("lost for good" in connection.errors(), f"it said {connection.errors()!r}")
         check(os.path.exists(mark), "the command was not told")
         connection.kill()
         cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
@@ -204,7 +205,7 @@ def names(new):
 
 def killed_connection(new):
     with new() as scene:
-        scene.connect()
+        scene.connect("-k", "1", "--cqt", "0.1")
         pid = scene.pid("nvmf0")
         os.kill(pid, signal.SIGKILL)
         scene.wait_gone(pid, 2)
@@ -216,24 +217,6 @@ def killed_connection(new):
         copies_back(scene, exports["nvmf0n1"])
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
         scene.nothing_left_but_the_target()
-
-
-def lost_target(new):
-    with new() as scene:
-        uri = scene.connect()["nvmf0n1"]
-        foreground = programs.Connection(scene.space, scene.uri, "-D")
-        pid = scene.pid("nvmf0")
-        os.kill(scene.target.process.pid, signal.SIGKILL)
-        check(foreground.wait(5) == 1, "a lost connection must exit 1")
-        check(NQN in foreground.errors() and "lost" in foreground.errors(),
-              f"it said {foreground.errors()!r}")
-        scene.wait_gone(pid, 5)
-        check("is lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
-        check(scene.run("nbdinfo", uri).status != 0, "nobody serves any more")
-        foreground.kill()
-        scene.target.process.wait()
-        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
-        check(not scene.space.sockets(), f"sockets are left: {scene.space.sockets()}")
 
 
 def hanging_target(new):
@@ -266,13 +249,14 @@ def hanging_target(new):
 def keep_alive_notices_silence(new):
     with new() as scene:
         scene.connect("-k", "2")
-        pid = scene.pid("nvmf0")
         scene.target.process.send_signal(signal.SIGSTOP)
         try:
-            scene.wait_gone(pid, 8)
+            scene.wait_state(("lost", "reconnecting"), 8)
         finally:
             scene.target.process.send_signal(signal.SIGCONT)
-        check("lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
+        check("is lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
+        scene.wait_state(("live",), 15)
+        scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
         scene.nothing_left_but_the_target()
 
 
@@ -329,9 +313,9 @@ def interrupted_parent(new):
 
 ALL = [background, foreground_and_sigterm, several_exports, logs, verbose, both_spellings,
        run_command, ignoring_command, read_only, identify, names, killed_connection,
-       lost_target, hanging_target, keep_alive_notices_silence, hanging_control_client,
+       hanging_target, keep_alive_notices_silence, hanging_control_client,
        stopped_connection, interrupted_parent,
-       *refusals.ALL]
+       *losses.ALL, *refusals.ALL]
 
 
 def main():

@@ -1,0 +1,291 @@
+// What a running connection answers on its control socket.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "connection.h"
+#include "frontends/nbd/uri.h"
+#include "host/log.h"
+#include "nvme/address.h"
+#include "nvme/admin.h"
+#include "nvme/text.h"
+#include "tool_timers.h"
+
+namespace nvmf::tools {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t kIdentifyBytes = 4096;
+/// Fences that are shown, one by one; of more there is the number.
+constexpr std::size_t kFencesShownMax = 64;
+
+const char* word_for(host::Unflushed mode) {
+  switch (mode) {
+    case host::Unflushed::trust:
+      return "trust";
+    case host::Unflushed::fail:
+      return "fail";
+    case host::Unflushed::replay:
+      return "replay";
+  }
+  return "unknown";
+}
+
+json to_json(const host::LossPolicy& policy) {
+  return {{"reconnect_delay_ms", to_ms(policy.reconnect_delay)},
+          {"ctrl_loss_ms", ms_or_null(policy.ctrl_loss)},
+          {"fast_io_fail_ms", ms_or_null(policy.fast_io_fail)}};
+}
+
+json to_json(const host::FenceInfo& fence) {
+  return {{"offset_bytes", fence.offset_bytes},
+          {"length_bytes", fence.length_bytes},
+          {"lifts_in_ms", fence.never ? json(nullptr) : ms_or_null(fence.lifts_in)},
+          {"never", fence.never}};
+}
+
+/// A timer of the policy in milliseconds, null for never; `value` stays if it is not given.
+Result<void> take_timer(const json& args, const char* key, std::optional<Duration>& value) {
+  const auto given = args.find(key);
+  if (given == args.end()) return {};
+  if (given->is_null()) {
+    value.reset();
+    return {};
+  }
+  const auto ms =
+      control::unsigned_arg(args, key, static_cast<std::uint64_t>(to_ms(host::kLossTimerMax)), 0);
+  if (!ms) return std::unexpected(ms.error());
+  value = std::chrono::milliseconds(*ms);
+  return {};
+}
+
+}  // namespace
+
+void Connection::add_verbs() {
+  control_.handle("status", [this](const json&, control::Responder respond) {
+    host::spawn(run_status(std::move(respond)));
+  });
+  control_.handle("health",
+                  [this](const json&, control::Responder respond) { respond.succeed(health()); });
+  control_.handle("policy", [this](const json& args, control::Responder respond) {
+    set_policy(args, std::move(respond));
+  });
+  control_.handle("reset",
+                  [this](const json&, control::Responder respond) { reset(std::move(respond)); });
+  control_.handle("accept", [this](const json& args, control::Responder respond) {
+    const auto nsid = control::unsigned_arg(args, "nsid", 0xffffffff, 0);
+    if (!nsid) return respond.fail(nsid.error());
+    host::spawn(run_accept(static_cast<std::uint32_t>(*nsid), std::move(respond)));
+  });
+  control_.handle("identify", [this](const json& args, control::Responder respond) {
+    identify(args, std::move(respond));
+  });
+  control_.handle("disconnect", [this](const json& args, control::Responder respond) {
+    const auto force = args.find("force");
+    respond.succeed({{"pid", ::getpid()}});
+    ask_end("disconnected on request");
+    if (force != args.end() && *force == true) hurry();
+  });
+}
+
+/// What can be said at once.
+json Connection::health() const {
+  json s = {{"name", claim_.name()}, {"pid", ::getpid()}, {"lives", lives_}};
+  const host::Health h = subsystem_->health();
+  s["state"] = state_ == State::ending       ? "ending"
+               : state_ == State::connecting ? "connecting"
+                                             : host::name_of(h.state);
+  s["losses"] = h.losses;
+  s["attempts"] = h.attempts;
+  s["last_loss"] = nvme::printable(h.last_loss);
+  s["last_attempt"] = nvme::printable(h.last_attempt);
+  s["lost_for_ms"] = ms_or_null(h.lost_for);
+  s["next_attempt_in_ms"] = ms_or_null(h.next_attempt_in);
+  s["io_fails_in_ms"] = ms_or_null(h.io_fails_in);
+  s["gone_in_ms"] = ms_or_null(h.gone_in);
+  s["policy"] = to_json(h.policy);
+  return s;
+}
+
+host::Task<void> Connection::run_status(control::Responder respond) {
+  std::vector<host::NamespaceHealth> healths;
+  if (nbd_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
+  respond.succeed(status(healths));
+}
+
+json Connection::status(const std::vector<host::NamespaceHealth>& healths) const {
+  const host::ConnectParams& p = options_.params;
+  json s = health();
+  s.update({{"transport", "tcp"},
+            {"traddr", p.traddr},
+            {"trsvcid", std::to_string(p.port)},
+            {"address", p.address()},
+            {"subnqn", p.subnqn},
+            {"hostnqn", p.hostnqn},
+            {"hdr_digest", p.header_digest},
+            {"data_digest", p.data_digest},
+            {"read_only", p.read_only},
+            {"fence", p.fence},
+            {"cqt_unreported_ms", to_ms(p.cqt_unreported)},
+            {"trust_peer_close", p.trust_peer_close},
+            {"unflushed_mode", word_for(p.unflushed)},
+            {"weak_identity", p.weak_identity},
+            {"io", pool_.at(0).backend_name()},
+            {"namespaces", json::array()}});
+  s.update(*controller_);
+  if (lives_ != 0) {
+    s["uptime_ms"] = to_ms(loop_.now() - live_at_);
+    const bool for_ever = p.hold_writes == Duration::max();
+    s["writes_held_for_ever"] = for_ever;
+    s["writes_held_for_ms"] =
+        for_ever ? json(nullptr)
+                 : json(std::max<std::int64_t>(to_ms(live_at_ + p.hold_writes - loop_.now()), 0));
+    json& queues = s["queues"] = json::array();
+    for (const host::QueueStatistics& q : subsystem_->statistics()) {
+      queues.push_back({{"qid", q.qid},
+                        {"reactor", q.reactor},
+                        {"commands", q.commands},
+                        {"read_bytes", q.read_bytes},
+                        {"written_bytes", q.written_bytes},
+                        {"errors", q.errors}});
+    }
+  }
+  if (!nbd_) return s;
+  s["nbd_clients"] = nbd_->totals().clients;
+  for (const auto& ns : subsystem_->namespaces()) {
+    const auto found =
+        std::ranges::find(healths, ns->info.nsid, [](const auto& health) { return health.nsid; });
+    s["namespaces"].push_back(namespace_status(*ns, found == healths.end() ? nullptr : &*found));
+  }
+  return s;
+}
+
+json Connection::namespace_status(const host::Namespace& ns,
+                                  const host::NamespaceHealth* health) const {
+  json one = {{"name", ns.info.name},
+              {"nsid", ns.info.nsid},
+              {"size_bytes", ns.info.size_bytes},
+              {"block_bytes", ns.info.block_bytes},
+              {"read_only", ns.info.read_only},
+              {"uris", json::array()}};
+  if (ns.uuid) one["uuid"] = nvme::format_uuid(*ns.uuid);
+  for (std::size_t i = 0; i < nbd_places_.size(); ++i) {
+    one["uris"].push_back(nbd::uri(nbd_places_[i], ns.info.name));
+  }
+  if (health == nullptr) return one;
+  one["stopped"] = nvme::printable(health->stopped);
+  one["acceptable"] = health->acceptable;
+  one["waiting"] = health->waiting;
+  one["unflushed"] = health->unflushed;
+  one["fence_count"] = health->fences.size();
+  json& fences = one["fences"] = json::array();
+  for (const host::FenceInfo& fence : health->fences) {
+    if (fences.size() == kFencesShownMax) break;
+    fences.push_back(to_json(fence));
+  }
+  return one;
+}
+
+/// Answers with what is in force then; without arguments nothing is changed.
+void Connection::set_policy(const json& args, control::Responder respond) {
+  host::LossPolicy policy = subsystem_->health().policy;
+  std::optional<Duration> delay = policy.reconnect_delay;
+  for (const auto& taken : {take_timer(args, "reconnect_delay_ms", delay),
+                            take_timer(args, "ctrl_loss_ms", policy.ctrl_loss),
+                            take_timer(args, "fast_io_fail_ms", policy.fast_io_fail)}) {
+    if (!taken) return respond.fail(taken.error());
+  }
+  policy.reconnect_delay = delay.value_or(policy.reconnect_delay);
+  if (state_ == State::ending) return respond.fail({claim_.name() + " is ending", ESHUTDOWN});
+  if (auto set = subsystem_->set_policy(policy); !set) return respond.fail(set.error());
+  respond.succeed(health());
+}
+
+/// Answers at once; "lives" is one more when it is live again.
+void Connection::reset(control::Responder respond) {
+  const json before = health();
+  if (state_ != State::live) {
+    return respond.fail({fmt::format("{} is {} and cannot be reset", claim_.name(),
+                                     before["state"].get<std::string>()),
+                         ENOTCONN});
+  }
+  if (auto done = subsystem_->reset(); !done) {
+    return respond.fail(
+        {fmt::format("{} cannot be reset: it is not live, and looks for its target anyway",
+                     claim_.name()),
+         done.error().code});
+  }
+  host::log(host::LogLevel::info, "reset on request");
+  respond.succeed(before);
+}
+
+/// NSID 0: every namespace that waits for the user's word.
+host::Task<void> Connection::run_accept(std::uint32_t nsid, control::Responder respond) {
+  std::vector<host::NamespaceHealth> healths;
+  if (nbd_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
+  json accepted = json::array();
+  for (const host::NamespaceHealth& h : healths) {
+    if (!h.acceptable || (nsid != 0 && h.nsid != nsid)) continue;
+    if (auto done = subsystem_->accept(h.nsid); !done) {
+      respond.fail(done.error());
+      co_return;
+    }
+    const std::string name = fmt::format("{}n{}", claim_.name(), h.nsid);
+    host::log(host::LogLevel::warning,
+              fmt::format("{} is accepted as it is now, on request", name));
+    accepted.push_back(name);
+  }
+  if (accepted.empty()) {
+    respond.fail({nsid != 0
+                      ? fmt::format("{}n{} waits for nobody's word: `nvmf list` shows what "
+                                    "is there and what it does",
+                                    claim_.name(), nsid)
+                      : fmt::format("no namespace of {} waits for anybody's word", claim_.name()),
+                  ENOENT});
+    co_return;
+  }
+  respond.succeed({{"accepted", std::move(accepted)}});
+}
+
+void Connection::identify(const json& args, control::Responder respond) {
+  const auto cns = control::unsigned_arg(args, "cns", 0xff, 1);
+  const auto nsid = control::unsigned_arg(args, "nsid", 0xffffffff, 0);
+  const auto cntid = control::unsigned_arg(args, "cntid", 0xffff, 0);
+  const auto csi = control::unsigned_arg(args, "csi", 0xff, 0);
+  for (const auto* number : {&cns, &nsid, &cntid, &csi}) {
+    if (!*number) return respond.fail(number->error());
+  }
+  nvme::IdentifyCommand command;
+  command.cns = static_cast<nvme::Cns>(*cns);
+  command.nsid = static_cast<std::uint32_t>(*nsid);
+  command.cntid = static_cast<std::uint16_t>(*cntid);
+  command.csi = static_cast<nvme::Csi>(*csi);
+  host::spawn(run_identify(command.to_sqe(), std::move(respond)));
+}
+
+/// The subsystem's end waits for admin commands under way, and so ours for this.
+host::Task<void> Connection::run_identify(nvme::Sqe sqe, control::Responder respond) {
+  std::vector<std::byte> data(kIdentifyBytes);
+  const Result<host::CommandOutcome> outcome =
+      co_await subsystem_->admin(sqe, transport::DataDirection::from_controller, data);
+  if (!outcome) {
+    const bool lost = outcome.error().code == ENOTCONN && state_ == State::live;
+    respond.fail(lost ? Error{fmt::format("{} has lost its target and cannot ask it: `nvmf list` "
+                                          "says why, and when it tries again",
+                                          claim_.name()),
+                              ENOTCONN}
+                      : outcome.error());
+  } else if (!outcome->cqe.status.ok()) {
+    respond.fail({fmt::format("the controller answered Identify with {}",
+                              nvme::describe(outcome->cqe.status, nvme::StatusContext::admin)),
+                  EREMOTEIO});
+  } else {
+    respond.succeed({{"data", nvme::format_hex(data)}});
+  }
+}
+
+}  // namespace nvmf::tools
