@@ -1,0 +1,231 @@
+// What goes wrong in a World, and how it is put right.
+#include <algorithm>
+#include <chrono>
+
+#include "simulator/world.h"
+
+namespace nvmf::simulator {
+
+using sim::Link;
+using sim::Side;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+using Links = std::vector<std::shared_ptr<Link>>;
+
+Duration percent_of(Duration d, std::uint64_t percent) {
+  return d * static_cast<std::int64_t>(percent) / 100;
+}
+
+}  // namespace
+
+/// Those of the process that lives, in the order of their making: the admin queue's first.
+std::vector<std::shared_ptr<sim::Link>> World::host_links() {
+  Links mine;
+  for (const auto& link : loop_.links()) {
+    if (process_->owns(link->client()) && link->open(Side::client)) mine.push_back(link);
+  }
+  return mine;
+}
+
+void World::make_trouble(Trouble trouble) {
+  if (process_->ended()) {
+    end_process();
+    start_process();
+    run_until([this] { return process_->live() || process_->ended(); }, seconds(5));
+  }
+  trace_.event('X', static_cast<std::uint64_t>(trouble));
+  trace_.say("trouble: {}", name_of(trouble));
+  if (trouble >= Trouble::cut_all && trouble <= Trouble::false_reset) {
+    network_trouble(trouble);
+  } else if (trouble >= Trouble::crash && trouble <= Trouble::stall) {
+    target_trouble(trouble);
+  } else if (trouble != Trouble::none) {
+    host_trouble(trouble);
+  }
+}
+
+void World::network_trouble(Trouble trouble) {
+  const Duration katt = plan_.katt();
+  Links links = host_links();
+  if (links.empty()) return;
+  if (random_.percent(30)) {
+    unreachable_until_ = loop_.now() + random_.between(Duration{}, 2 * katt);
+  }
+  switch (trouble) {
+    case Trouble::cut_one:
+      return links[random_.below(links.size())]->cut();
+    case Trouble::cut_all:
+      for (const auto& link : links) link->cut();
+      return;
+    case Trouble::black_hole:
+      for (const auto& link : links) link->blackhole();
+      return after(percent_of(katt, random_.between(20, 300)), [links] {
+        for (const auto& link : links) link->blackhole(false);
+      });
+    case Trouble::deaf:
+      for (const auto& link : links) link->block(Side::server);
+      return after(percent_of(katt, random_.between(50, 300)), [links] {
+        for (const auto& link : links) link->block(Side::server, false);
+      });
+    case Trouble::late_dark: {
+      const Duration late = percent_of(katt, random_.between(50, 98));
+      for (const auto& link : links) link->options.latency = late;
+      const bool both = random_.percent(50);
+      if (random_.percent(80)) {
+        after(percent_of(katt, random_.between(0, 60)), [links, both] {
+          for (const auto& link : links) {
+            link->lose(Side::client);
+            if (both) link->lose(Side::server);
+          }
+        });
+      }
+      return;
+    }
+    case Trouble::trickle:
+      return trickle();
+    case Trouble::host_timeout:
+      for (const auto& link : links) link->blackhole();
+      return after(percent_of(katt, random_.between(30, 100)), [links] {
+        for (const auto& link : links) link->vanish(Side::client, ETIMEDOUT);
+      });
+    case Trouble::false_reset:
+      for (const auto& link : links) {
+        if (random_.percent(50)) link->blackhole();
+        link->vanish(Side::client);
+      }
+      return;
+    default:
+      return;
+  }
+}
+
+/// Nothing comes back, and what the host sends waits on the way: now and then one piece passes, in
+/// time to keep the controller waiting for more.
+void World::trickle() {
+  const Links links = host_links();
+  const Duration gap = percent_of(plan_.katt(), random_.between(60, 97));
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    links[i]->lose(Side::server);
+    links[i]->block(Side::client);
+    if (i == 0) continue;  // the admin queue's: for good
+    for (int step = 1; step <= 8; ++step) {
+      after(gap * step + random_.between(Duration{}, milliseconds(5)),
+            [link = links[i]] { link->release(Side::client); });
+    }
+  }
+}
+
+void World::target_trouble(Trouble trouble) {
+  const bool silent = random_.percent(20);
+  const Duration downtime = random_.percent(60) ? random_.between(Duration{}, milliseconds(100))
+                                                : random_.between(Duration{}, seconds(2));
+  switch (trouble) {
+    case Trouble::crash:
+      end_target(false, silent);
+      return restart_target(downtime, false);
+    case Trouble::power_loss:
+      end_target(true, silent);
+      return restart_target(downtime, false);
+    case Trouble::other_limits:
+      target_queues_ = static_cast<std::uint32_t>(random_.between(1, 4));
+      target_entries_ = random_.one_of({16U, 32U, 128U});
+      end_target(false, silent);
+      return restart_target(downtime, false);
+    case Trouble::swap_disk: {
+      common_.errors_excused = true;
+      end_target(false, silent);
+      restart_target(milliseconds(1), true);
+      run_for(random_.between(milliseconds(100), seconds(2)));
+      end_target(false, false);
+      foreign_is_up_ = false;
+      restart_target(milliseconds(1), false);
+      run_for(milliseconds(5));
+      return;
+    }
+    case Trouble::stall:
+      for (const auto& disk : disks_) disk->hang(60);
+      return after(random_.between(milliseconds(20), milliseconds(300)), [this] {
+        for (const auto& disk : disks_) disk->hang(plan_.hang_percent);
+      });
+    default:
+      return;
+  }
+}
+
+void World::host_trouble(Trouble trouble) {
+  switch (trouble) {
+    case Trouble::kill_host: {
+      Links links = host_links();
+      process_->kill();
+      // What its system still has to send is given up in time: TCP_USER_TIMEOUT.
+      after(random_.between(Duration{}, plan_.katt()), [links] {
+        for (const auto& link : links) link->vanish(Side::client);
+      });
+      end_process();
+      run_for(random_.between(Duration{}, milliseconds(200)));
+      start_process();
+      return;
+    }
+    case Trouble::stop_host:
+      process_->stop(random_.percent(30));
+      run_until([this] { return process_->ended().has_value(); }, seconds(5));
+      end_process();
+      start_process();
+      return;
+    case Trouble::reset_host:
+      if (!process_->live()) return;
+      if (auto done = process_->subsystem().reset(); !done) {
+        violate("reset() of a live association failed: " + done.error().message);
+      }
+      return;
+    case Trouble::new_policy: {
+      host::LossPolicy policy;
+      policy.reconnect_delay = random_.between(milliseconds(100), milliseconds(2000));
+      policy.ctrl_loss = plan_.ctrl_loss;
+      if (random_.percent(50)) {
+        policy.fast_io_fail = random_.between(Duration{}, milliseconds(1000));
+        if (policy.ctrl_loss && *policy.fast_io_fail > *policy.ctrl_loss) {
+          policy.fast_io_fail.reset();
+        }
+      }
+      return process_->set_policy(policy);
+    }
+    case Trouble::leave: {
+      process_->remove_client();
+      Process* const mine = process_.get();
+      const auto join = [this, mine] {
+        if (process_.get() == mine && !mine->ended()) mine->add_client();
+      };
+      return after(3 * plan_.post_delay + random_.between(Duration{}, milliseconds(30)), join);
+    }
+    default:
+      return;
+  }
+}
+
+void World::heal_disks() {
+  for (const auto* disks : {&disks_, &foreign_}) {
+    for (const auto& disk : *disks) disk->heal();
+  }
+}
+
+/// From here on nothing goes wrong any more; what went wrong before takes its course.
+void World::heal() {
+  trace_.say("from here on all is well");
+  trace_.event('H');
+  timers_.clear();
+  unreachable_until_ = {};
+  heal_disks();
+  for (const auto& link : loop_.links()) {
+    link->blackhole(false);
+    link->options.latency = plan_.pipe.latency;
+  }
+  if (target_up_ && foreign_is_up_) end_target(false, false);
+  if (!target_up_) restart_target(milliseconds(1), false);
+  run_for(milliseconds(10));
+}
+
+}  // namespace nvmf::simulator
