@@ -218,6 +218,7 @@ void reset(Board& board) {
 
 int one(const Options& o) {
   if (o.verbose) {
+    setvbuf(stdout, nullptr, _IOLBF, 0);  // nothing is lost if a check fails
     host::set_log_sink([](host::LogLevel, std::string_view sentence) {
       fmt::print("{:>15}   host: {}\n", "", sentence);
     });

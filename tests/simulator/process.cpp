@@ -16,9 +16,8 @@ using std::chrono::seconds;
 
 namespace {
 
-/// How late a deadline may be kept: retries of posts, one turn of a reactor, and the time that the
-/// answer itself takes.
-constexpr Duration kSlack = milliseconds(250);
+/// How late a deadline may be kept: what --fast_io_fail_tmo and --ctrl-loss-tmo promise.
+constexpr Duration kSlack = milliseconds(1000);
 
 double ms(Duration d) {
   return static_cast<double>(d.count()) / 1e6;
@@ -212,6 +211,7 @@ void Process::remove_client() {
 
 void Process::resume() {
   paused_ = false;
+  if (!was_live_) return;
   for (const auto& client : clients_) {
     if (client->left) continue;
     for (const auto& slot : client->slots) {
@@ -358,8 +358,10 @@ bool Process::error_allowed(const Slot& slot) const {
     case ESHUTDOWN:
       return stopping_ || ended_.has_value() || params_.loss.ctrl_loss.has_value();
     case EIO: {
-      const bool late = lost_at_ && params_.loss.fast_io_fail &&
-                        common_.loop.now() - *lost_at_ >= *params_.loss.fast_io_fail;
+      // Since the loss, or for a fence or another try: waiting has the same limit.
+      const Instant since = lost_at_ ? std::min(*lost_at_, slot.submitted_at) : slot.submitted_at;
+      const bool late =
+          params_.loss.fast_io_fail && common_.loop.now() - since >= *params_.loss.fast_io_fail;
       return late || io_has_failed_ || stopping_ || ended_.has_value() || common_.errors_excused ||
              params_.loss.ctrl_loss.has_value() || params_.unflushed == host::Unflushed::fail;
     }

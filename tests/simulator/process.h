@@ -62,6 +62,7 @@ class Process final : public host::SubsystemEvents, public ReactorLoop::Owner {
   [[nodiscard]] const std::optional<Error>& ended() const { return ended_; }
   [[nodiscard]] std::size_t outstanding() const { return outstanding_; }
   [[nodiscard]] std::uint64_t failed() const { return failed_; }
+  [[nodiscard]] std::uint64_t losses() const { return subsystem_->health().losses; }
   [[nodiscard]] std::size_t clients() const;
   /// Nothing of it is under way: it may be destroyed.
   [[nodiscard]] bool gone() const { return ended_.has_value() && outstanding_ == 0; }

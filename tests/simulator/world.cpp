@@ -284,6 +284,11 @@ void World::bury_processes() {
   std::erase_if(zombies_, [](const auto& p) { return p->gone(); });
 }
 
+void World::count(const Process& process) {
+  result_.failed += process.failed();
+  result_.losses += process.losses();
+}
+
 /// The process there is makes room for the next one, which has to know what it leaves behind.
 void World::end_process() {
   if (process_->facts()) {
@@ -293,8 +298,7 @@ void World::end_process() {
       unclean_.reset();
     }
   }
-  result_.failed += process_->failed();
-  result_.losses += process_->subsystem().health().losses;
+  count(*process_);
   zombies_.push_back(std::move(process_));
   bury_processes();
 }
@@ -429,6 +433,7 @@ void World::close() {
   if (process_) {
     process_->pause();
     process_->stop(was_over);
+    count(*process_);
     zombies_.push_back(std::move(process_));
   }
   loop_.run_until(

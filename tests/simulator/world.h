@@ -50,6 +50,7 @@ class World {
   Process& start_process();
   void bury_processes();
   void end_process();
+  void count(const Process& process);
 
   // What goes wrong.
   void make_trouble(Trouble trouble);
