@@ -19,6 +19,7 @@ class NamespaceDevice;
 class QueueGroup;
 class CommandQueue;
 class IoQueue;
+class Borrower;
 struct PartOutcome;
 
 /// Ranges of a Dataset Management command that has more than one. Few are needed: with none free,
@@ -39,6 +40,7 @@ struct IoCommand : transport::HostCommand {
 
   // For the I/O queue that it travels on, on that one's reactor.
   IoQueue* carrier = nullptr;
+  Borrower* borrower = nullptr;  // who is told of its outcome instead of the device, if not null
   Instant submitted_at{};
   IoCommand* older = nullptr;  // in flight, in the order of submission
   IoCommand* newer = nullptr;

@@ -10,6 +10,21 @@
 
 namespace nvmf::host {
 
+namespace {
+
+bool changes_data(const IoCommand& command) {
+  switch (static_cast<nvme::NvmOpcode>(command.sqe.opcode)) {
+    case nvme::NvmOpcode::write:
+    case nvme::NvmOpcode::write_zeroes:
+    case nvme::NvmOpcode::dataset_management:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
 IoQueue::IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,
                  Duration command_timeout, IoQueueEvents events)
     : QueueLink(loop, qid),
@@ -24,6 +39,24 @@ void IoQueue::prepare() {
 }
 
 void IoQueue::submit(IoCommand& command) {
+  carry(command);
+  lending_.own_submitted();
+}
+
+void IoQueue::share_room() {
+  do {
+    while (lending_.borrowers_turn() && free_slots() != 0) carry(*lending_.next());
+    if (group != nullptr) group->pump();
+  } while (lending_.borrowers_turn() && free_slots() != 0);
+  // Ours have what they want: the rest is for the others, too.
+  while (free_slots() != 0) {
+    IoCommand* const command = lending_.next();
+    if (command == nullptr) return;
+    carry(*command);
+  }
+}
+
+void IoQueue::carry(IoCommand& command) {
   command.carrier = this;
   command.submitted_at = loop().now();
   command.complete = [](transport::HostCommand& c) {
@@ -55,9 +88,15 @@ void IoQueue::completed(IoCommand& command) {
   } else if (command.sqe.opcode == static_cast<std::uint8_t>(nvme::NvmOpcode::write)) {
     QueueCounters::add(counters_.written_bytes, command.data_bytes);
   }
-  QueueGroup* const waiting = group;
-  if (tell_device(command).maybe_executed) unanswered_changes_ = true;
-  if (waiting != nullptr) waiting->pump();
+  if (command.borrower != nullptr) {
+    if (command.delivery == transport::Delivery::unanswered && changes_data(command)) {
+      unanswered_changes_ = true;
+    }
+    command.borrower->carried(command);
+  } else if (tell_device(command).maybe_executed) {
+    unanswered_changes_ = true;
+  }
+  share_room();
 }
 
 /// Commands are looked at once in a while, not each by a timer of its own: the oldest tells. It is
@@ -85,13 +124,11 @@ void IoQueue::check_timeouts() {
   timeout_check_.arm(aborted_at_ + grace);
 }
 
-void IoQueue::on_slot() {
-  if (group != nullptr) group->pump();
-}
-
 void IoQueue::on_down(const Error& reason) {
   timeout_check_.cancel();
   if (group != nullptr) group->remove(*this);
+  // First, so that what borrowers hear is posted before what follows from our end.
+  lending_.down();
   if (events_.on_down) {
     events_.on_down({.reason = reason,
                      .peer_closed = qpair().peer_closed(),

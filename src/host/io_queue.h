@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "host/command_queue.h"
+#include "host/lending.h"
 #include "host/queue_link.h"
 
 namespace nvmf::host {
@@ -56,20 +57,29 @@ class IoQueue final : public QueueLink, public CommandQueue {
 
   void submit(IoCommand& command) override;
   [[nodiscard]] std::uint32_t free_commands() const override {
-    return prepared_ ? free_slots() : 0;
+    return prepared_ && !lending_.borrowers_turn() ? free_slots() : 0;
   }
   [[nodiscard]] std::uint32_t in_flight() const override { return in_flight_; }
   [[nodiscard]] bool live() const override { return QueueLink::live(); }
 
+  // For the LentQueues of other reactors; on this one's.
+  /// Until stop_lending_to(), or its lender_down().
+  void lend_to(Borrower& borrower) { lending_.add(borrower); }
+  void stop_lending_to(Borrower& borrower) { lending_.remove(borrower); }
+  /// Whoever waits for room may submit, in turn.
+  void share_room();
+
  private:
-  void on_slot() override;
+  void on_slot() override { share_room(); }
   void on_down(const Error& reason) override;
+  void carry(IoCommand& command);
   void completed(IoCommand& command);
   void check_timeouts();
 
   QueueCounters& counters_;
   Duration timeout_;
   IoQueueEvents events_;
+  Lending lending_;
   bool unanswered_changes_ = false;
   /// The oldest command has been told on_overdue() of, at this time.
   const IoCommand* aborted_ = nullptr;
