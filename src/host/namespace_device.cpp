@@ -54,6 +54,7 @@ NamespaceDevice::NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup
       lift_timer_(group.loop().timers(), [this] { lift_due(); }),
       retry_timer_(group.loop().timers(), [this] { retry_due(); }),
       patience_timer_(group.loop().timers(), [this] { expire(); }) {
+  if (shared_->replay_bytes != 0) replay_log_ = std::make_unique<ReplayLog>(shared_->replay_bytes);
   holds_.attach(*this);
   group_.adopt(*this);
 }
@@ -355,7 +356,8 @@ void NamespaceDevice::part_done(BlockRequest& r, const PartOutcome& o) {
 }
 
 void NamespaceDevice::finish(BlockRequest& r) {
-  const bool flush_next = r.op == BlockOp::deallocate && r.fua && r.stage == kStageFirst;
+  const bool flush_next = r.stage == kStageFirst &&
+                          ((r.op == BlockOp::deallocate && r.fua) || flush_instead_of_copy(r));
   const bool ends_read = r.stage == kStageReadEnds;
   if (flush_next || ends_read) r.error = stop_error();
   if (r.error != 0) return end(r);
@@ -390,13 +392,28 @@ void NamespaceDevice::settle_flush(BlockRequest& r) {
   const bool flushed = is_flush(r);
   if (flushed) unflushed.flushed(r.flush_mark);
   const bool changed = changes_data(r.op) && !flushed;
-  if (changed && !r.fua) unflushed.written();
+  const std::uint64_t mark = changed && !r.fua ? unflushed.written() : 0;
+  if (mark != 0 && replay_log_ != nullptr) {
+    // Without room only if the cache was turned on in this very moment.
+    if (replay_log_->has_room(r.length_bytes)) {
+      replay_log_->append(mark, r);
+    } else {
+      unflushed.replay_failed();
+    }
+  }
   if ((flushed || (changed && r.fua)) && unflushed.must_fail()) {
     log(LogLevel::error, fmt::format("{}: a flush fails, as asked for (--unflushed=fail): writes "
                                      "answered before the target was lost may be lost with it",
                                      info_.name));
     r.error = EIO;
   }
+}
+
+bool NamespaceDevice::flush_instead_of_copy(const BlockRequest& r) {
+  if (replay_log_ == nullptr || r.error != 0 || r.fua || !changes_data(r.op)) return false;
+  if (!shared_->unflushed.counts()) return false;
+  replay_log_->drop(shared_->unflushed.flushed_mark());
+  return !replay_log_->has_room(r.op == BlockOp::write ? r.length_bytes : 0);
 }
 
 void NamespaceDevice::fail_front(int error) {

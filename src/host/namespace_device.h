@@ -31,6 +31,7 @@
 #include "host/policy.h"
 #include "host/queue_group.h"
 #include "host/range_holds.h"
+#include "host/replay_log.h"
 #include "host/unflushed.h"
 
 namespace nvmf::host {
@@ -47,6 +48,7 @@ struct PartOutcome {
 struct NamespaceShared {
   explicit NamespaceShared(Unflushed mode) : unflushed(mode) {}
   SafetyRules rules;
+  std::size_t replay_bytes = 0;  // Unflushed::replay: of each device
   UnflushedWrites unflushed;
 };
 
@@ -82,7 +84,9 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   /// disk. At first a device is not paused.
   void pause() { set_paused(true); }
   /// It is the same disk, as it is now.
-  void resume(std::shared_ptr<const Namespace> ns);
+  /// With `go` false its requests wait all the same, until go_on().
+  void resume(std::shared_ptr<const Namespace> ns, bool go = true);
+  void go_on() { set_paused(false); }
   /// Other than 0: what waits and what comes fails with it. 0: no longer.
   void set_failing(int error);
   /// The association in which the latest requests were lost has ended; from `lifts_at` on nothing
@@ -90,6 +94,8 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   void settle_losses(Instant lifts_at);
   /// No change of data anywhere before `lifts_at`: what another process may have left under way.
   void fence_all(Instant lifts_at);
+  /// Copies of unflushed writes; nullptr unless Unflushed::replay.
+  [[nodiscard]] const ReplayLog* replay_log() const { return replay_log_.get(); }
   /// Appends this reactor's fences, and adds what waits here.
   void describe(NamespaceHealth& health) const;
   NamespaceDevice* next_waiting = nullptr;  // QueueGroup's list
@@ -108,6 +114,8 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   void end(BlockRequest& request);
   /// What a request that ended well means for unflushed writes; maybe EIO instead.
   void settle_flush(BlockRequest& request);
+  /// It ended well so far, and has to be flushed because no copy of it can be kept.
+  [[nodiscard]] bool flush_instead_of_copy(const BlockRequest& request);
 
   // Loss: namespace_loss.cpp.
   PartOutcome lost(const IoCommand& command);
@@ -117,7 +125,7 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   void park(BlockRequest& request);
   void unpark(BlockRequest& request);
   /// From the start of its stage.
-  void restart(BlockRequest& request) const;
+  void restart(BlockRequest& request);
   void fence_lost(BlockRequest& request);
   void lift_due();
   void lifted(std::uint8_t number, std::uint32_t times);
@@ -176,6 +184,7 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   BlockRequest* last_ = nullptr;
   BlockRequest* parked_ = nullptr;  // to be done again later; linked by `next`
   LossFences losses_;
+  std::unique_ptr<ReplayLog> replay_log_;
   int failing_ = 0;
   bool paused_ = false;
   transport::Timer lift_timer_;

@@ -26,14 +26,17 @@ PartOutcome NamespaceDevice::lost(const IoCommand& command) {
   return o;
 }
 
-void NamespaceDevice::restart(BlockRequest& r) const {
+/// A change of data that was answered and was to be flushed is done again, too: its flush comes to
+/// a target that may have lost its cache.
+void NamespaceDevice::restart(BlockRequest& r) {
   r.again = false;
   r.issued_bytes = 0;
+  if (r.stage == kStageFlush && r.op != BlockOp::flush) r.stage = kStageFirst;
   if (r.stage == kStageReadEnds) {
     const BlockCover c = cover(r);
     r.issued_bytes = c.head() ? 0 : c.whole() << ns_->block_shift;
   } else if (r.op == BlockOp::deallocate && r.stage == kStageFirst) {
-    r.issued_bytes = first_whole_bytes(r);
+    prepare_deallocate(r);
   }
 }
 
@@ -235,14 +238,14 @@ void NamespaceDevice::set_paused(bool paused) {
   group_.pump();
 }
 
-void NamespaceDevice::resume(std::shared_ptr<const Namespace> ns) {
+void NamespaceDevice::resume(std::shared_ptr<const Namespace> ns, bool go) {
   NVMF_CHECK(ns->block_shift == ns_->block_shift);
   ns_ = std::move(ns);
   info_.size_bytes = ns_->info.size_bytes;
   info_.write_zeroes = ns_->info.write_zeroes;
   info_.deallocate = ns_->info.deallocate;
   info_.read_only = ns_->info.read_only;
-  set_paused(false);
+  set_paused(!go);
 }
 
 void NamespaceDevice::describe(NamespaceHealth& health) const {

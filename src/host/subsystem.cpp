@@ -29,6 +29,7 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
       loops_(std::move(loops)),
       events_(events),
       tasks_(*loops_.at(0)),
+      replays_(*loops_[0]),
       reconnect_(params_.loss, jitter_seed(params_)),
       timer_(loops_[0]->timers(), [this] { on_timer(); }) {}
 
@@ -85,6 +86,7 @@ Task<void> RemoteSubsystem::run() {
     state_ = State::stopping;
     co_await shut_groups(stop_asked_ ? ESHUTDOWN : EIO, ESHUTDOWN, Duration::zero());
     co_await tasks_.wait_empty();
+    co_await replays_.wait_empty();
   } else {
     reason = made.error();
   }
@@ -107,6 +109,9 @@ void RemoteSubsystem::make_devices() {
     holds.push_back(RangeHolds::make({loops_.data(), loops_.data() + reactors}));
     auto shared = std::make_shared<NamespaceShared>(params_.unflushed);
     shared->rules = params_.rules;
+    if (params_.unflushed == Unflushed::replay) {
+      shared->replay_bytes = std::max<std::size_t>(params_.replay_bytes_max / reactors, 1);
+    }
     shared->unflushed.set_cache(association_->info.volatile_write_cache);
     states_.push_back({.shared = std::move(shared)});
   }
@@ -119,6 +124,11 @@ void RemoteSubsystem::make_devices() {
       devices.push_back(std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i],
                                                           r, states_[i].shared));
     }
+  }
+  if (params_.unflushed != Unflushed::replay) return;
+  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
+    states_[i].replayer = std::make_unique<NamespaceDevice>(namespaces_[i], *groups_[0],
+                                                            RangeHolds::make({loops_[0]}), 0);
   }
 }
 

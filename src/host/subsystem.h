@@ -127,6 +127,10 @@ class RemoteSubsystem {
     /// What is there instead, if the user may accept it.
     std::shared_ptr<const Namespace> found;
     Instant fails_at = Instant::max();  // when what waits for it fails
+    /// Unflushed::replay: writes again what may be lost, while the devices of clients are paused.
+    std::unique_ptr<NamespaceDevice> replayer;
+    bool must_replay = false;
+    bool replaying = false;
   };
 
   Task<void> run();
@@ -137,7 +141,12 @@ class RemoteSubsystem {
   Task<void> shut_group(QueueGroup& group, int waiting_error, int later_error, Duration drain);
   /// `done(group, devices)` on each reactor, soon; in the order of the calls.
   template <class Do>
-  void on_reactors(Do what);
+  void on_reactors(Do what) {
+    for (std::size_t r = 0; r < groups_.size(); ++r) {
+      loops_[r]->post(
+          [group = groups_[r].get(), devices = &devices_[r], what] { what(*group, *devices); });
+    }
+  }
   Task<void> describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all);
 
   // subsystem_recovery.cpp
@@ -158,6 +167,13 @@ class RemoteSubsystem {
   void stop_namespace(std::size_t index, std::string why, bool fail_now);
   void resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found);
   Task<void> check_namespaces(std::vector<std::uint32_t> nsids);
+  // subsystem_replay.cpp
+  void count_unflushed();
+  void begin_replay(std::size_t index);
+  Task<void> replay(std::size_t index);
+  Task<std::vector<ReplayLog::Entry>> replay_entries(std::size_t index);
+  Task<int> write_again(NamespaceDevice& to, std::vector<ReplayLog::Entry> entries);
+
   [[nodiscard]] std::size_t index_of(std::uint32_t nsid) const;  // namespaces_.size(): none
 
   ConnectParams params_;
@@ -169,12 +185,13 @@ class RemoteSubsystem {
   BringUpControl bring_up_control_;
   std::unique_ptr<Association> association_;
   std::vector<std::shared_ptr<const Namespace>> namespaces_;
-  std::vector<NamespaceState> states_;  // as namespaces_
   std::vector<std::string> refused_namespaces_;
   std::vector<std::unique_ptr<QueueGroup>> groups_;  // by reactor
+  std::vector<NamespaceState> states_;               // as namespaces_
   std::vector<std::vector<std::unique_ptr<NamespaceDevice>>>
       devices_;  // by reactor, as namespaces_
   Gate tasks_;   // those that use association_
+  Gate replays_;
 
   Reconnect reconnect_;
   bool failing_ = false;           // fast_io_fail has passed

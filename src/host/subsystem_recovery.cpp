@@ -21,14 +21,6 @@ double seconds(Duration d) {
 
 }  // namespace
 
-template <class Do>
-void RemoteSubsystem::on_reactors(Do what) {
-  for (std::size_t r = 0; r < groups_.size(); ++r) {
-    loops_[r]->post(
-        [group = groups_[r].get(), devices = &devices_[r], what] { what(*group, *devices); });
-  }
-}
-
 void RemoteSubsystem::take(std::unique_ptr<Association> association) {
   association_ = std::move(association);
   association_->made();
@@ -47,14 +39,6 @@ void RemoteSubsystem::begin_loss(const Error& reason) {
   last_attempt_.clear();
   reconnect_.lost(now);
   arm_timers();
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    const std::uint64_t unflushed = states_[i].shared->unflushed.lost();
-    if (unflushed == 0) continue;
-    log(LogLevel::warning,
-        fmt::format("{}: {} writes were answered and not yet flushed when the connection was "
-                    "lost; if the target lost its power, they are lost",
-                    namespaces_[i]->info.name, unflushed));
-  }
   events_.on_lost(reason);
 }
 
@@ -70,6 +54,10 @@ Task<void> RemoteSubsystem::end_association() {
   on_reactors([lifts_at](QueueGroup&, auto& devices) {
     for (const auto& device : devices) device->settle_losses(lifts_at);
   });
+  for (const NamespaceState& s : states_) {
+    if (s.replayer) s.replayer->settle_losses(lifts_at);
+  }
+  if (!stop_asked_) count_unflushed();
   // Tools' commands have been told by now; let them go before what they use goes.
   co_await tasks_.wait_empty();
   association_.reset();
@@ -151,6 +139,7 @@ void RemoteSubsystem::resume_all() {
   reconnect_.live_again();
   failing_ = false;
   state_ = State::live;
+  for (std::size_t i = 0; i < states_.size(); ++i) begin_replay(i);
   on_reactors([delays = association_->info.retry_delays](QueueGroup& group, auto&) {
     group.set_retry_delays(delays);
   });
@@ -282,6 +271,7 @@ void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fa
   }
   if (fail_now) s.fails_at = loops_[0]->now();
   on_reactors([index](QueueGroup&, auto& devices) { devices[index]->pause(); });
+  if (s.replayer) s.replayer->pause();
   if (state_ == State::live || state_ == State::lost) fail_stopped();
   arm_timers();
 }
@@ -297,10 +287,14 @@ void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const 
   if (association_ != nullptr)
     s.shared->unflushed.set_cache(association_->info.volatile_write_cache);
   namespaces_[index] = found;
-  on_reactors([index, found](QueueGroup&, auto& devices) {
+  if (s.replayer) s.replayer->resume(found);
+  // What has to be written again comes first; replay() lets the clients go on.
+  const bool wait = s.must_replay;
+  on_reactors([index, found, wait](QueueGroup&, auto& devices) {
     devices[index]->set_failing(0);
-    devices[index]->resume(found);
+    devices[index]->resume(found, !wait);
   });
+  begin_replay(index);
 }
 
 Result<void> RemoteSubsystem::accept(std::uint32_t nsid) {

@@ -6,8 +6,8 @@ void UnflushedWrites::set_cache(bool present) {
   cache_ = present;
 }
 
-void UnflushedWrites::written() {
-  if (cache_.load(std::memory_order_relaxed)) ++written_;
+std::uint64_t UnflushedWrites::written() {
+  return counts() ? ++written_ : 0;
 }
 
 std::uint64_t UnflushedWrites::mark() const {

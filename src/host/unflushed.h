@@ -20,7 +20,15 @@ class UnflushedWrites {
   /// more counts; what was counted before stays until it is flushed or lost.
   void set_cache(bool present);
   /// A write, write zeroes or deallocate without FUA ended well. Before its request is completed.
-  void written();
+  /// Its mark, from 1 on: the flush that was given this one or a later one covers it; 0 if it does
+  /// not count.
+  std::uint64_t written();
+  [[nodiscard]] bool counts() const { return cache_.load(std::memory_order_relaxed); }
+  [[nodiscard]] Unflushed mode() const { return mode_; }
+  /// Up to which mark writes are flushed, or given up.
+  [[nodiscard]] std::uint64_t flushed_mark() const { return flushed_; }
+  /// Writes that were lost could not be written again: the next must_fail() is true.
+  void replay_failed() { failure_due_ = true; }
   /// A flush is submitted now; to be given to flushed() if it ends well.
   [[nodiscard]] std::uint64_t mark() const;
   /// Marks may come back in any order, also after lost().
