@@ -94,25 +94,17 @@ void DiskModel::abandon(DiskOp& op, controller::Disk::Abandoned why) {
   const auto found = std::ranges::find(pending_, &op, [](const auto& p) { return p->op; });
   if (found == pending_.end()) return;
   Pending& p = **found;
-  if (why == controller::Disk::Abandoned::lost) {
-    if (!p.executed) make_ghost(p);
-    // The caller hears of it in the loop's next turn.
-    auto answer = std::make_unique<Pending>();
-    answer->op = std::exchange(p.op, nullptr);
-    answer->handle = p.handle;
-    answer->executed = true;
-    answer->error = ECANCELED;
-    answer->answer_at = loop_.now();
-    if (p.executed) p.dropped = true;
-    pending_.push_back(std::move(answer));
-  } else if (!p.executed) {
+  if (p.ghost) return;
+  if (p.executed) {
+    p.answer_at = loop_.now();
+  } else if (why == controller::Disk::Abandoned::lost) {
+    make_ghost(p);
+  } else {
     // Its host is told that nothing is under way only when this is over.
     p.dropped = random_.percent(30);
     p.execute_at =
         loop_.now() + (p.dropped ? Duration{} : random_.between(Duration{}, shape_.linger));
     p.answer_at = p.execute_at;
-  } else {
-    p.answer_at = loop_.now();
   }
   rearm();
 }
@@ -124,7 +116,8 @@ void DiskModel::make_ghost(Pending& p) {
   const Duration late = random_.percent(60)
                             ? random_.between(shape_.linger - shape_.linger / 10, shape_.linger)
                             : random_.between(Duration{}, shape_.linger);
-  p.execute_at = loop_.now() + late;
+  p.ghost = true;
+  p.execute_at = loop_.now() + (p.dropped ? Duration{} : late);
   p.answer_at = p.execute_at;
   if (p.dropped) return;
   trace_.say("disk {}: the write at {} becomes a ghost of {} ms", number_, p.offset,
@@ -135,7 +128,7 @@ void DiskModel::crash() {
   if (handle_ != nullptr) handle_->dead = true;
   for (const auto& p : pending_) {
     if (p->op == nullptr || p->executed) continue;
-    make_ghost(*p);
+    if (!p->ghost) make_ghost(*p);
     p->answer_at = Instant::max();  // until let_go()
   }
   rearm();
@@ -172,7 +165,7 @@ void DiskModel::power_loss() {
 void DiskModel::heal() {
   hang_percent_ = 0;
   for (const auto& p : pending_) {
-    if (p->op == nullptr) continue;
+    if (p->op == nullptr || p->ghost) continue;
     if (!p->executed) p->execute_at = std::min(p->execute_at, loop_.now() + ordinary());
     p->answer_at = std::min(p->answer_at, p->execute_at + ordinary());
   }
@@ -181,8 +174,8 @@ void DiskModel::heal() {
 
 void DiskModel::change(Pending& p) {
   ++changes_;
-  trace_.event(p.op == nullptr ? 'G' : 'W', number_ << 32 | p.offset, p.length);
-  if (p.op == nullptr) {
+  trace_.event(p.ghost ? 'G' : 'W', number_ << 32 | p.offset, p.length);
+  if (p.ghost) {
     ++ghosts_;
     trace_.say("disk {}: a ghost is executed at {}, {} bytes", number_, p.offset, p.length);
   }

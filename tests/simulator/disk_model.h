@@ -64,7 +64,7 @@ class DiskModel {
  private:
   class Handle;
   struct Pending {
-    controller::DiskOp* op = nullptr;  // nullptr: a ghost, nobody is answered
+    controller::DiskOp* op = nullptr;  // nullptr: its target is dead, nobody is answered
     Handle* handle = nullptr;
     controller::DiskOp::Kind kind{};
     bool fua = false;
@@ -76,6 +76,7 @@ class DiskModel {
     int error = 0;
     bool executed = false;
     bool dropped = false;
+    bool ghost = false;  // its association has ended
   };
   struct Block {
     std::vector<std::byte> stable;
