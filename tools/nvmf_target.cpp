@@ -1,8 +1,9 @@
 // nvmf-target: serves memory and files as NVMe namespaces over TCP.
 //
-// One reactor, one thread. Exit status 0 after SIGTERM or SIGINT, 1 if something could not be had
-// (a file, a port), 2 for wrong usage.
+// One reactor, one thread; `nvmf-target ctl` talks to one that runs. Exit status 0 after SIGTERM or
+// SIGINT, 1 if something could not be had (a file, a port), 2 for wrong usage.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <array>
@@ -17,11 +18,13 @@
 #include <utility>
 #include <vector>
 
+#include "control/server.h"
 #include "controller/config.h"
 #include "controller/target.h"
 #include "io/reactor.h"
 #include "io/signals.h"
 #include "nvme/address.h"
+#include "nvmf_target_control.h"
 #include "tool_program.h"
 #include "tool_usage.h"
 
@@ -104,8 +107,8 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
   ordered("--subsystem", "NQN", "Begin a subsystem; --namespace and --host after it are its own",
           [&wanted](const std::string& nqn) { wanted.target.subsystems.emplace_back().nqn = nqn; });
   ordered("--namespace", "SPEC",
-          "Add a namespace (NSIDs from 1): memory:SIZE or file:PATH, either with ,block=512 or "
-          ",block=4096 after it. SIZE takes K, M, G and T",
+          "Add a namespace (NSIDs from 1): memory:SIZE[,cache=volatile] or file:PATH, either with "
+          ",block=512 or ,block=4096 and ,uuid=UUID after it. SIZE takes K, M, G and T",
           [&wanted](const std::string& text) {
             auto& subsystem = last_subsystem(wanted, "--namespace");
             auto parsed = NamespaceConfig::parse(text);
@@ -119,8 +122,22 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
           [&wanted](const std::string& path) { read_config_file(path, wanted); });
 }
 
+/// ctl is listed in the help; main() has taken it away where it stands first.
+void add_ctl(CLI::App& app) {
+  app.add_subcommand("ctl", "Change a running target: faults on demand, namespaces")
+      ->prefix_command()
+      ->preparse_callback([](std::size_t) {
+        throw CLI::ValidationError("ctl stands first: nvmf-target ctl SOCKET VERB");
+      });
+}
+
+/// What the command line asks for besides the target itself.
+struct Wanted : ConfigFile {
+  std::string control;  // a unix socket's path, or empty
+};
+
 /// Exit status of a usage error, or nothing to go on with.
-std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
+std::optional<int> parse_arguments(int argc, char** argv, Wanted& wanted) {
   CLI::App app(
       "Serves memory and files as NVMe namespaces over TCP, until SIGTERM or SIGINT.\n"
       "Prints nvme+tcp://ADDR:PORT/NQN for each subsystem once it accepts connections.\n",
@@ -129,6 +146,7 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
   app.footer(
       "Example: nvmf-target --listen 127.0.0.1:4420 --subsystem nqn.2024-05.org.example:disks "
       "--namespace memory:1G\n`man nvmf-target` says the rest.\n");
+  add_ctl(app);
   add_ordered_options(app, wanted);
   auto& target = wanted.target;
   // Given here, they win over those of a configuration file, wherever that stands.
@@ -148,6 +166,8 @@ std::optional<int> parse_arguments(int argc, char** argv, ConfigFile& wanted) {
       ->type_name("BYTES");
   app.add_option("--cqt", cqt, "Command Quiesce Time to report, in milliseconds (default 0: none)")
       ->type_name("MS");
+  app.add_option("--control", wanted.control, "Take the orders of `nvmf-target ctl SOCKET` there")
+      ->type_name("SOCKET");
   try {
     app.parse(argc, argv);
     if (max_queues) target.max_queues = *max_queues;
@@ -193,7 +213,15 @@ Result<void> listen_everywhere(nvmf::controller::Target& target, const ConfigFil
   return {};
 }
 
-int serve(ConfigFile& wanted) {
+/// Whoever may connect to the socket may do anything with the target: only its owner.
+Result<void> listen_for_orders(nvmf::control::Server& server, const std::string& path) {
+  const mode_t before = ::umask(0177);
+  auto listening = server.listen({.host = {}, .port = 0, .unix_path = path});
+  ::umask(before);
+  return listening;
+}
+
+int serve(Wanted& wanted) {
   auto reactor = nvmf::io::make_reactor();
   if (!reactor) {
     complain(reactor.error().message);
@@ -206,18 +234,28 @@ int serve(ConfigFile& wanted) {
     complain(target.error().message);
     return kExitFailure;
   }
+  nvmf::control::Server orders(loop);
+  nvmf::tools::add_target_verbs(orders, **target);
   bool stopping = false;
   Result<void> outcome;
   auto signals = nvmf::io::SignalWatch::make(loop, {SIGTERM, SIGINT}, [&](int) {
     if (std::exchange(stopping, true)) return;
-    (*target)->stop([&](Result<void> stopped) {
-      outcome = std::move(stopped);
-      loop.stop();
+    orders.stop([&] {
+      (*target)->stop([&](Result<void> stopped) {
+        outcome = std::move(stopped);
+        loop.stop();
+      });
     });
   });
   if (!signals) {
     complain(signals.error().message);
     return kExitFailure;
+  }
+  if (!wanted.control.empty()) {
+    if (auto listening = listen_for_orders(orders, wanted.control); !listening) {
+      complain(listening.error().message);
+      return kExitFailure;
+    }
   }
   if (auto listening = listen_everywhere(**target, wanted); !listening) {
     complain(listening.error().message);
@@ -236,11 +274,14 @@ int serve(ConfigFile& wanted) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  if (argc > 1 && std::strcmp(argv[1], "ctl") == 0) {
+    return nvmf::tools::target_ctl(argc - 1, argv + 1);
+  }
   if (auto blocked = nvmf::io::block_signals({SIGTERM, SIGINT}); !blocked) {
     complain(blocked.error().message);
     return kExitFailure;
   }
-  ConfigFile wanted;
+  Wanted wanted;
   if (const auto status = parse_arguments(argc, argv, wanted)) return *status;
   return serve(wanted);
 }

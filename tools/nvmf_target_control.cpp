@@ -1,0 +1,338 @@
+#include "nvmf_target_control.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "controller/config.h"
+#include "controller/faults.h"
+#include "nvme/text.h"
+
+namespace nvmf::tools {
+
+using control::unsigned_arg;
+using controller::FaultScope;
+using controller::Target;
+using nlohmann::json;
+
+namespace {
+
+/// Durations of a day at most: whatever is longer is a mistake.
+constexpr std::uint64_t kMsMax = 86'400'000;
+constexpr std::uint64_t kAny = ~std::uint64_t{0};
+
+/// The arguments of one request, taken one by one. The first mistake stays; finish() tells it, or
+/// names an argument that nobody has asked for.
+class Args {
+ public:
+  Args(const json& args, Target& target) : left_(args), target_(target) {}
+
+  std::optional<std::uint64_t> number(const char* key, std::uint64_t most = kAny) {
+    if (!left_.contains(key)) return std::nullopt;
+    const auto value = unsigned_arg(left_, key, most, 0);
+    left_.erase(key);
+    if (value) return *value;
+    mistake(value.error());
+    return 0;
+  }
+  std::uint64_t needed(const char* key, std::uint64_t most = kAny) {
+    if (!left_.contains(key)) mistake({fmt::format("\"{}\" is missing", key), EINVAL});
+    return number(key, most).value_or(0);
+  }
+  bool flag(const char* key) {
+    const auto found = left_.find(key);
+    if (found == left_.end()) return false;
+    if (!found->is_boolean()) mistake({fmt::format("\"{}\" is not true or false", key), EINVAL});
+    const bool value = found->is_boolean() && found->get<bool>();
+    left_.erase(key);
+    return value;
+  }
+  std::string text(const char* key) {
+    const auto found = left_.find(key);
+    if (found == left_.end()) return {};
+    if (!found->is_string()) mistake({fmt::format("\"{}\" is not a string", key), EINVAL});
+    std::string value = found->is_string() ? found->get<std::string>() : std::string();
+    left_.erase(key);
+    return value;
+  }
+  std::optional<Duration> lasts() {
+    const auto ms = number("ms", kMsMax);
+    if (!ms) return std::nullopt;
+    return std::chrono::milliseconds(*ms);
+  }
+  Duration duration(const char* key = "ms") {
+    return std::chrono::milliseconds(needed(key, kMsMax));
+  }
+
+  enum class With : std::uint8_t { none = 0, nsid = 1, controller = 2, queue = 4 };
+  FaultScope scope(std::initializer_list<With> with) {
+    FaultScope scope;
+    scope.subnqn = text("subsystem");
+    if (!scope.subnqn.empty() && target_.find(scope.subnqn) == nullptr) {
+      mistake(
+          {fmt::format("There is no subsystem {} here", nvme::printable(scope.subnqn)), ENOENT});
+    }
+    for (const With one : with) {
+      if (one == With::nsid)
+        scope.nsid = static_cast<std::uint32_t>(number("nsid", kAny >> 32).value_or(0));
+      if (one == With::controller) {
+        scope.cntlid = static_cast<std::uint16_t>(number("controller", 0xffff).value_or(0));
+      }
+      if (one == With::queue) {
+        if (const auto qid = number("queue", 0xffff)) scope.qid = static_cast<std::uint16_t>(*qid);
+      }
+    }
+    return scope;
+  }
+  /// The subsystem whose namespaces are to be changed; it need not be named if it is the only one.
+  std::string subsystem() {
+    std::string nqn = text("subsystem");
+    const auto& all = target_.subsystems();
+    if (nqn.empty() && all.size() == 1) return all.front()->nqn();
+    if (nqn.empty()) {
+      mistake({fmt::format("This target has {} subsystems: say which one", all.size()), EINVAL});
+    }
+    return nqn;
+  }
+  std::optional<nvme::Status> status() {
+    const auto code = number("status", 0x7ff);
+    const bool dnr = flag("dnr");
+    const auto crd = number("crd", 3);
+    if (!code) {
+      if (dnr || crd) mistake({"\"dnr\" and \"crd\" go with a status only", EINVAL});
+      return std::nullopt;
+    }
+    if (*code == 0) mistake({"Status 0 is success: nothing would fail", EINVAL});
+    nvme::Status status(static_cast<nvme::StatusCode>(*code), dnr);
+    status.crd = static_cast<std::uint8_t>(crd.value_or(0));
+    return status;
+  }
+  void mistake(Error error) {
+    if (!mistake_) mistake_ = std::move(error);
+  }
+  Result<void> finish() {
+    if (!left_.empty()) {
+      mistake(
+          {fmt::format("\"{}\" means nothing here", nvme::printable(left_.begin().key())), EINVAL});
+    }
+    if (mistake_) return std::unexpected(*mistake_);
+    return {};
+  }
+
+ private:
+  json left_;
+  Target& target_;
+  std::optional<Error> mistake_;
+};
+
+using With = Args::With;
+using Reply = Result<json>;
+
+Reply counted(std::size_t count, bool narrowed, const char* what) {
+  if (count == 0 && narrowed) return fail(fmt::format("No {} fits that", what), ENOENT);
+  return json{{"count", count}};
+}
+
+// ---- at once
+
+Reply drop(Target& target, Args& args) {
+  const FaultScope scope = args.scope({With::controller, With::queue});
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return counted(target.faults().drop(scope), !scope.everything(), "connection");
+}
+
+Reply close_queue(Target& target, Args& args) {
+  FaultScope scope = args.scope({With::controller});
+  const auto qid = static_cast<std::uint16_t>(args.needed("queue", 0xffff));
+  const bool fin = args.flag("fin");
+  if (qid == 0) args.mistake({"Queue 0 is the admin queue: drop ends that", EINVAL});
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return counted(target.faults().close_queue(qid, !fin, std::move(scope)), true, "queue");
+}
+
+Reply cfs(Target& target, Args& args) {
+  const FaultScope scope = args.scope({With::controller});
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return counted(target.faults().fatal(scope), true, "enabled controller");
+}
+
+Reply restart(Target& target, Args& args, bool power_loss) {
+  Target::Restart how{.down = args.lasts().value_or(Duration{}), .power_loss = power_loss};
+  if (const auto n = args.number("max_queues", 0xffff)) {
+    how.max_queues = static_cast<std::uint32_t>(*n);
+  }
+  if (const auto n = args.number("queue_size", 0xffff)) {
+    how.queue_entries = static_cast<std::uint32_t>(*n);
+  }
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  if (auto done = target.restart(how); !done) return std::unexpected(done.error());
+  return json::object();
+}
+
+// ---- standing
+
+Reply refuse(Target& target, Args& args) {
+  controller::RefuseFault fault;
+  fault.scope = args.scope({With::queue});
+  fault.status = args.status();
+  fault.count = args.number("count");
+  fault.lasts = args.lasts();
+  if (!fault.status && !fault.scope.everything()) {
+    args.mistake(
+        {"Whose connection it will be is not known before its Connect command: give a "
+         "status to refuse that with, or no subsystem and no queue",
+         EINVAL});
+  }
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().refuse(std::move(fault));
+  return json::object();
+}
+
+Reply blackhole(Target& target, Args& args) {
+  controller::BlackholeFault fault;
+  fault.scope = args.scope({With::controller, With::queue});
+  fault.lasts = args.lasts();
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().blackhole(fault);
+  return json::object();
+}
+
+std::optional<std::uint8_t> opcode(Args& args) {
+  const auto code = args.number("opcode", 0xff);
+  if (!code) return std::nullopt;
+  return static_cast<std::uint8_t>(*code);
+}
+
+Reply delay(Target& target, Args& args) {
+  controller::DelayFault fault;
+  fault.scope = args.scope({With::nsid, With::controller, With::queue});
+  fault.opcode = opcode(args);
+  fault.count = args.number("count");
+  (args.flag("after") ? fault.after : fault.before) = args.duration();
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().delay(std::move(fault));
+  return json::object();
+}
+
+Reply late(Target& target, Args& args) {
+  controller::LateFault fault;
+  fault.scope = args.scope({With::nsid, With::controller, With::queue});
+  fault.hold = args.number("hold").value_or(0);
+  fault.after = args.duration();
+  fault.even_if_stopped = args.flag("even_if_stopped");
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().late(std::move(fault));
+  return json::object();
+}
+
+Reply fail_commands(Target& target, Args& args) {
+  controller::FailFault fault;
+  fault.scope = args.scope({With::nsid, With::controller, With::queue});
+  const auto status = args.status();
+  if (!status) args.mistake({"\"status\" is missing", EINVAL});
+  fault.status = status.value_or(nvme::Status{});
+  fault.opcode = opcode(args);
+  fault.count = args.number("count");
+  fault.first_lba = args.number("first_lba");
+  fault.last_lba = args.number("last_lba").value_or(fault.last_lba);
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().fail(std::move(fault));
+  return json::object();
+}
+
+Reply corrupt(Target& target, Args& args) {
+  controller::CorruptFault fault;
+  fault.scope = args.scope({With::controller, With::queue});
+  fault.count = args.number("count").value_or(1);
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().corrupt(std::move(fault));
+  return json::object();
+}
+
+Reply keep_alive(Target& target, Args& args) {
+  controller::KeepAliveFault fault{args.scope({With::controller})};
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  target.faults().ignore_keep_alive(std::move(fault));
+  return json::object();
+}
+
+// ---- namespaces
+
+Result<controller::NamespaceConfig> namespace_spec(Args& args) {
+  return controller::NamespaceConfig::parse(args.text("namespace"));
+}
+
+Reply ns_add(Target& target, Args& args) {
+  const std::string nqn = args.subsystem();
+  const auto spec = namespace_spec(args);
+  if (!spec) return std::unexpected(spec.error());
+  const auto wanted = args.number("nsid", 0xffff'ffff).value_or(0);
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  const auto nsid = target.add_namespace(nqn, *spec, static_cast<std::uint32_t>(wanted));
+  if (!nsid) return std::unexpected(nsid.error());
+  return json{{"nsid", *nsid}};
+}
+
+Reply ns_change(Target& target, Args& args, std::string_view verb) {
+  const std::string nqn = args.subsystem();
+  const auto nsid = static_cast<std::uint32_t>(args.needed("nsid", 0xffff'ffff));
+  Result<controller::NamespaceConfig> spec;
+  if (verb == "ns-swap") spec = namespace_spec(args);
+  if (!spec) return std::unexpected(spec.error());
+  const std::uint64_t bytes = verb == "ns-resize" ? args.needed("bytes") : 0;
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  const Result<void> done = verb == "ns-swap"     ? target.swap_namespace(nqn, nsid, *spec)
+                            : verb == "ns-resize" ? target.resize_namespace(nqn, nsid, bytes)
+                                                  : target.remove_namespace(nqn, nsid);
+  if (!done) return std::unexpected(done.error());
+  return json::object();
+}
+
+}  // namespace
+
+void add_target_verbs(control::Server& server, Target& target) {
+  using Act = std::function<Reply(Target&, Args&)>;
+  const auto add = [&](const char* verb, Act act) {
+    server.handle(verb,
+                  [&target, act = std::move(act)](const json& given, control::Responder respond) {
+                    Args args(given, target);
+                    const Reply reply = act(target, args);
+                    if (reply) {
+                      respond.succeed(*reply);
+                    } else {
+                      respond.fail(reply.error());
+                    }
+                  });
+  };
+  add("drop", drop);
+  add("close-queue", close_queue);
+  add("cfs", cfs);
+  add("restart", [](Target& t, Args& args) { return restart(t, args, false); });
+  add("power-loss", [](Target& t, Args& args) { return restart(t, args, true); });
+  add("refuse", refuse);
+  add("blackhole", blackhole);
+  add("delay", delay);
+  add("late", late);
+  add("fail", fail_commands);
+  add("corrupt", corrupt);
+  add("keep-alive", keep_alive);
+  add("ns-add", ns_add);
+  for (const char* verb : {"ns-remove", "ns-resize", "ns-swap"}) {
+    add(verb, [verb](Target& t, Args& args) { return ns_change(t, args, verb); });
+  }
+  add("show", [](Target& t, Args& args) -> Reply {
+    if (auto good = args.finish(); !good) return std::unexpected(good.error());
+    return t.faults().show();
+  });
+  add("clear", [](Target& t, Args& args) -> Reply {
+    if (auto good = args.finish(); !good) return std::unexpected(good.error());
+    t.faults().clear();
+    return json::object();
+  });
+}
+
+}  // namespace nvmf::tools
