@@ -337,6 +337,25 @@ def ends_in_time(new):
             scene.nothing_left_but_the_target()
 
 
+def ends_in_time_with_a_command(new):
+    """A command that does not listen, and a target that does not either."""
+    with new() as scene:
+        connection = programs.Server(
+            scene.space, ["nvmf-connect", scene.uri, "-k", "60", "--run",
+                          "trap '' TERM; echo up; while :; do sleep 1; done"], "up", 1)
+        scene.target.process.send_signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+            check(done.seconds < END, f"disconnect took {done.seconds:.1f} s")
+            check(connection.wait(5) == 137, "the command's status is that of its SIGKILL")
+            check(time.monotonic() - started < END, "it took too long")
+            connection.kill()
+        finally:
+            scene.target.process.send_signal(signal.SIGCONT)
+        scene.nothing_left_but_the_target()
+
+
 def ends_at_once(new):
     """A second signal, and --force."""
     with new() as scene:
@@ -402,5 +421,6 @@ def process_that_hangs(new):
 
 
 ALL = [target_restarted, several_restarts, ctrl_loss, fast_io_fail, policy, reset, another_disk,
-       killed_connection_holds_writes, held_writes_waived, run_goes_on, ends_in_time, ends_at_once,
+       killed_connection_holds_writes, held_writes_waived, run_goes_on, ends_in_time,
+       ends_in_time_with_a_command, ends_at_once,
        ends_while_connecting, process_that_hangs]
