@@ -41,7 +41,9 @@ class LentQueue final : public CommandQueue, private Borrower {
   Task<Result<void>> open();
   /// On the home loop, after open(), whatever that said: takes it out of its group and waits until
   /// every command is home, the devices have been told, and no post is under way. What waits for
-  /// room comes back at once, what is in flight with its answer, or the end of the lender.
+  /// room comes back at once, what is in flight with its answer, or the end of the lender. After a
+  /// loss, to be done before devices are told settle_losses(): some of a request's parts may still
+  /// be on their way home.
   Task<void> close();
 
   void submit(IoCommand& command) override;
@@ -50,6 +52,7 @@ class LentQueue final : public CommandQueue, private Borrower {
   }
   [[nodiscard]] std::uint32_t in_flight() const override { return in_flight_; }
   [[nodiscard]] bool live() const override { return live_; }
+  [[nodiscard]] transport::Loop& home() const { return home_; }
 
  private:
   // On the lender's reactor.
