@@ -132,14 +132,33 @@ void RemoteSubsystem::make_devices() {
   }
 }
 
+/// Reactors that have no queue this time are lent one.
 Task<void> RemoteSubsystem::attach_queues() {
-  for (const Association::QueueSlot& slot : association_->queues()) {
+  const auto& queues = association_->queues();
+  for (const Association::QueueSlot& slot : queues) {
     QueueGroup& group = *groups_[slot.reactor];
     IoQueue& queue = *slot.queue;
     co_await switch_to(*loops_[slot.reactor]);
     group.add(queue);
     co_await switch_to(*loops_[0]);
   }
+  for (std::size_t r = queues.size(); r < groups_.size(); ++r) {
+    const Association::QueueSlot& lender = queues[r % queues.size()];
+    LentQueue& lent = *lent_.emplace_back(
+        std::make_unique<LentQueue>(*loops_[r], *loops_[lender.reactor], *lender.queue));
+    co_await switch_to(*loops_[r]);
+    if (co_await lent.open()) groups_[r]->add(lent);
+    co_await switch_to(*loops_[0]);
+  }
+}
+
+Task<void> RemoteSubsystem::return_lent_queues() {
+  for (const auto& lent : lent_) {
+    co_await switch_to(lent->home());
+    co_await lent->close();
+    co_await switch_to(*loops_[0]);
+  }
+  lent_.clear();
 }
 
 Task<void> RemoteSubsystem::shut_group(QueueGroup& group, int waiting_error, int later_error,

@@ -23,6 +23,7 @@
 #include "host/block_device.h"
 #include "host/bring_up.h"
 #include "host/health.h"
+#include "host/lent_queue.h"
 #include "host/namespace_device.h"
 #include "host/params.h"
 #include "host/queue_group.h"
@@ -137,6 +138,7 @@ class RemoteSubsystem {
   Task<void> wind_down();
   void make_devices();
   Task<void> attach_queues();
+  Task<void> return_lent_queues();
   Task<void> shut_groups(int waiting_error, int later_error, Duration drain);
   Task<void> shut_group(QueueGroup& group, int waiting_error, int later_error, Duration drain);
   /// `done(group, devices)` on each reactor, soon; in the order of the calls.
@@ -190,7 +192,9 @@ class RemoteSubsystem {
   std::vector<NamespaceState> states_;               // as namespaces_
   std::vector<std::vector<std::unique_ptr<NamespaceDevice>>>
       devices_;  // by reactor, as namespaces_
-  Gate tasks_;   // those that use association_
+  /// For the last groups, when there are fewer queues than there were.
+  std::vector<std::unique_ptr<LentQueue>> lent_;
+  Gate tasks_;  // those that use association_
   Gate replays_;
 
   Reconnect reconnect_;

@@ -48,6 +48,8 @@ Task<void> RemoteSubsystem::end_association() {
   Association& a = *association_;
   if (!stop_asked_) co_await a.settle();
   co_await a.close(a.end_reason());
+  // What was lent has come home when its lender went down.
+  co_await return_lent_queues();
   const AssociationEnd end = a.how_it_ended();
   const Instant lifts_at = nothing_executes_from(end, params_);
   safe_at_ = std::max(safe_at_, lifts_at);

@@ -415,6 +415,37 @@ TEST_F(Recovery, ResetLosesNoRequest) {
   EXPECT_EQ(watcher.again, 4);
 }
 
+TEST_F(Recovery, FewerAndMoreQueuesAfterAReconnect) {
+  params.nr_io_queues = 3;
+  go(3);
+  ASSERT_EQ(host_->reactors(), 3u);
+  for (const std::uint32_t granted : {1u, 2u, 3u, 64u, 1u}) {
+    SCOPED_TRACE(granted);
+    target.queues_granted = granted;
+    const int before = watcher.again;
+    hold_io();
+    std::vector<std::vector<std::byte>> data;
+    std::vector<std::unique_ptr<Request>> requests;
+    for (std::size_t i = 0; i < 300; ++i) {
+      data.push_back(sim::pattern(kBlock, i + granted));
+      requests.push_back(std::make_unique<Request>());
+      submit(*requests.back(), BlockOp::write, i, data.back(), i % 3);
+    }
+    loop.run_for(milliseconds(10));
+    target.intercept = {};
+    kill_target();
+    ASSERT_TRUE(wait_for([&] { return watcher.again == before + 1; }));
+    EXPECT_EQ(host_->statistics().size(), std::min(granted, 3u));
+    ASSERT_TRUE(wait_for(
+        [&] { return std::ranges::all_of(requests, [](const auto& r) { return r->done(); }); }));
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      EXPECT_EQ(requests[i]->error, 0);
+      EXPECT_TRUE(std::ranges::equal(
+          data[i], std::span(target.namespaces[1].bytes).subspan(i * kBlock, kBlock)));
+    }
+  }
+}
+
 TEST_F(Recovery, WhatIsRefusedForAMomentIsTriedAgain) {
   go();
   int refusals = 0;
