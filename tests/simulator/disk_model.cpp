@@ -77,14 +77,14 @@ void DiskModel::submit(Handle& handle, DiskOp& op) {
   p->offset = op.offset_bytes;
   p->length = op.length_bytes;
   if (op.kind == DiskOp::Kind::write) p->data.assign(op.data, op.data + op.length_bytes);
-  const bool changes = op.kind != DiskOp::Kind::read && op.kind != DiskOp::Kind::flush;
   p->execute_at = loop_.now() + ordinary();
   p->answer_at = p->execute_at + ordinary();
-  if (changes && random_.percent(hang_percent_)) {
+  if (op.kind != DiskOp::Kind::read && random_.percent(hang_percent_)) {
     // Either it hangs whole, or done and not answered.
     if (random_.percent(70)) p->execute_at = Instant::max();
     p->answer_at = Instant::max();
-    trace_.say("disk {}: a write at {} hangs", number_, p->offset);
+    trace_.say("disk {}: a {} at {} hangs", number_,
+               op.kind == DiskOp::Kind::flush ? "flush" : "write", p->offset);
   }
   pending_.push_back(std::move(p));
   rearm();

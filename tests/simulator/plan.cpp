@@ -147,6 +147,8 @@ Plan make_plan(std::uint64_t seed, Mutant mutant) {
   draw_work(p, random);
   const std::size_t troubles = random.percent(3) ? 0 : random.between(1, 3);
   for (std::size_t i = 0; i < troubles; ++i) p.troubles.push_back(draw_trouble(random, p));
+  // Power that is lost after something else shows what was not really flushed.
+  if (p.volatile_cache && random.percent(40)) p.troubles.push_back(Trouble::power_loss);
   return p;
 }
 

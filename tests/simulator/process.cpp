@@ -410,7 +410,7 @@ void Process::finish_read(Slot& slot) {
         std::span(slot.bytes).subspan(i * common_.granule_bytes, common_.granule_bytes);
     const auto value = read_stamp(place, first + i, static_cast<std::uint32_t>(slot.ns));
     if (!value) {
-      return common_.violate(fmt::format(
+      return common_.violate_data(fmt::format(
           "read #{}: granule {} of disk {} holds what no request can have written there", slot.id,
           first + i, slot.ns));
     }

@@ -27,6 +27,8 @@ struct Common {
   Checker& checker;
   /// Says what must not be; the first one counts.
   std::function<void(std::string)> violate;
+  /// The same for data that is wrong.
+  std::function<void(std::string)> violate_data;
   std::size_t granule_bytes = 64;
   std::size_t requests_left = 0;  // that may still be made by clients
   /// Errors of a kind that nobody has to explain any more: commands were refused on purpose.

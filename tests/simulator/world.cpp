@@ -113,6 +113,7 @@ World::World(Plan plan, bool verbose)
               .trace = trace_,
               .checker = checker_,
               .violate = [this](std::string s) { violate(std::move(s)); },
+              .violate_data = [this](std::string s) { violate_data(std::move(s)); },
               .granule_bytes = plan_.block_bytes / kGranulesPerBlock},
       target_queues_(plan_.target_queues),
       target_entries_(plan_.target_entries),
@@ -154,6 +155,11 @@ void World::violate(std::string sentence) {
   violation_ = std::move(sentence);
 }
 
+void World::violate_data(std::string sentence) {
+  if (!violation_) result_.of_data = true;
+  violate(std::move(sentence));
+}
+
 void World::run_for(Duration d) {
   run_until([] { return false; }, d);
 }
@@ -162,7 +168,7 @@ bool World::run_until(const std::function<bool()>& done, Duration most) {
   bool reached = false;
   loop_.run_until(
       [&] {
-        if (!violation_ && checker_.violation()) violate(*checker_.violation());
+        if (!violation_ && checker_.violation()) violate_data(*checker_.violation());
         reached = done();
         return reached || over();
       },
@@ -410,7 +416,7 @@ void World::look_at_disks() {
         const auto place = block.subspan(i * common_.granule_bytes, common_.granule_bytes);
         const auto value = read_stamp(place, g, static_cast<std::uint32_t>(ns));
         if (!value) {
-          return violate(fmt::format(
+          return violate_data(fmt::format(
               "granule {} of disk {} holds at the end what no request can have written", g, ns));
         }
         values.push_back(*value);
@@ -418,11 +424,11 @@ void World::look_at_disks() {
     }
     checker_.look(ns, values);
     if (foreign_[ns]->changes() != 0) {
-      violate(fmt::format("{} writes were made to a disk that is another one",
-                          foreign_[ns]->changes()));
+      violate_data(fmt::format("{} writes were made to a disk that is another one",
+                               foreign_[ns]->changes()));
     }
   }
-  if (checker_.violation()) violate(*checker_.violation());
+  if (checker_.violation()) violate_data(*checker_.violation());
 }
 
 /// Ends everything in order, also after a violation.

@@ -21,6 +21,7 @@ namespace nvmf::simulator {
 
 struct RunResult {
   std::optional<std::string> violation;
+  bool of_data = false;    // and it is data that is wrong, not only a promise about time
   std::uint64_t hash = 0;  // over everything that happened
   Duration lasted{};       // virtual
   std::uint64_t requests = 0;
@@ -73,6 +74,7 @@ class World {
   bool run_until(const std::function<bool()>& done, Duration most);
   void after(Duration d, std::move_only_function<void()> what);
   void violate(std::string sentence);
+  void violate_data(std::string sentence);
   void give(std::size_t requests);
   void watch();
   [[nodiscard]] bool over() const { return violation_.has_value(); }
