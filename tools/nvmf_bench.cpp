@@ -188,6 +188,8 @@ IoBench io_bench(const Words& words, const Workload& workload) {
       host::host_identity(words.hostnqn, words.hostid, host::IdentityPaths::from_environment());
   if (!identity) wrong(identity.error().message);
   params.name = "bench";
+  // A measurement with a hole in it is none.
+  params.loss.ctrl_loss = Duration::zero();
   params.hostnqn = identity->hostnqn;
   params.hostid = identity->hostid;
   params.nr_io_queues = workload.queues;

@@ -97,6 +97,7 @@ Result<Target> from_uri(const std::string& text, const TemporaryOptions& options
   params.data_digest = options.data_digest;
   params.nr_io_queues = 0;
   params.admin_timeout = kTemporaryAdminTimeout;
+  params.loss.ctrl_loss = Duration::zero();  // whoever asks may ask again
   if (auto valid = params.validate(); !valid) return fail(valid.error().message, EINVAL);
   target.at = std::move(params);
   return target;
