@@ -201,6 +201,15 @@ Reply blackhole(Target& target, Args& args) {
   return json::object();
 }
 
+/// What concerns disks concerns no command of an admin queue.
+FaultScope io_scope(Args& args) {
+  FaultScope scope = args.scope({With::nsid, With::controller, With::queue});
+  if (scope.qid == 0) {
+    args.mistake({"Queue 0 is the admin queue: only commands of I/O queues can wait", EINVAL});
+  }
+  return scope;
+}
+
 std::optional<std::uint8_t> opcode(Args& args) {
   const auto code = args.number("opcode", 0xff);
   if (!code) return std::nullopt;
@@ -209,7 +218,7 @@ std::optional<std::uint8_t> opcode(Args& args) {
 
 Reply delay(Target& target, Args& args) {
   controller::DelayFault fault;
-  fault.scope = args.scope({With::nsid, With::controller, With::queue});
+  fault.scope = io_scope(args);
   fault.opcode = opcode(args);
   fault.count = args.number("count");
   (args.flag("after") ? fault.after : fault.before) = args.duration();
@@ -220,7 +229,7 @@ Reply delay(Target& target, Args& args) {
 
 Reply late(Target& target, Args& args) {
   controller::LateFault fault;
-  fault.scope = args.scope({With::nsid, With::controller, With::queue});
+  fault.scope = io_scope(args);
   fault.hold = args.number("hold").value_or(0);
   fault.after = args.duration();
   fault.even_if_stopped = args.flag("even_if_stopped");

@@ -32,11 +32,12 @@ AdminReply property_set(Controller& controller, const nvme::Sqe& sqe) {
   return reply;
 }
 
-/// Base 2.1 §5.1.1. Only Asynchronous Event Requests wait long enough to be worth it; for the rest
-/// the answer "not aborted" is always allowed.
+/// Base 2.1 §5.1.1. Only Asynchronous Event Requests, and what a disk holds back, wait long enough
+/// to be worth it; for the rest the answer "not aborted" is always allowed.
 AdminReply abort(Controller& controller, const nvme::Sqe& sqe) {
   const auto request = nvme::AbortCommand::from_sqe(sqe);
-  const bool aborted = request.sqid == 0 && controller.abort_async_event_request(request.cid);
+  const bool aborted = request.sqid == 0 ? controller.abort_async_event_request(request.cid)
+                                         : controller.abort_io(request.sqid, request.cid);
   return AdminReply::ok(aborted ? 0 : nvme::kAbortNotAborted);
 }
 

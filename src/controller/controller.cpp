@@ -348,6 +348,11 @@ bool Controller::abort_async_event_request(std::uint16_t cid) {
   return true;
 }
 
+bool Controller::abort_io(std::uint16_t qid, std::uint16_t cid) {
+  const auto found = io_.find(qid);
+  return found != io_.end() && !found->second->ended() && found->second->io()->abort(cid);
+}
+
 void Controller::namespace_changed(std::uint32_t nsid) {
   if (!changed_.overflow && std::ranges::find(changed_.nsids, nsid) == changed_.nsids.end()) {
     if (changed_.nsids.size() >= nvme::kNamespaceListEntries) {

@@ -137,6 +137,8 @@ class Controller {
   AdminReply take_async_event_request(transport::ControllerCommand& command);
   /// Ends the request with this CID as aborted; false if there is none.
   bool abort_async_event_request(std::uint16_t cid);
+  /// The same for a command of an I/O queue that its disk has not begun.
+  bool abort_io(std::uint16_t qid, std::uint16_t cid);
   void namespace_changed(std::uint32_t nsid);
   void discovery_changed();
   /// The log page was read without Retain Asynchronous Event.

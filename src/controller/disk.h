@@ -50,6 +50,9 @@ class Disk {
   /// soon as can be, never inside this call; one that was not begun may end as ECANCELED. Others
   /// simply go on.
   virtual void abandon(DiskOp& /*op*/, Abandoned /*why*/) {}
+  /// Takes back an operation that it holds back: that ends as ECANCELED inside this call, which
+  /// returns true. False: it goes on.
+  virtual bool take_back(DiskOp& /*op*/) { return false; }
   /// What was written and neither flushed nor FUA is lost, as are operations that are held back
   /// (they end as ECANCELED, never inside this call). A disk without a volatile cache loses
   /// nothing.

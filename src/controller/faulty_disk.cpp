@@ -128,10 +128,27 @@ void FaultyDisk::make_ghost(Held& held, Duration after) {
   held_.push_back(std::move(ghost));
 }
 
-void FaultyDisk::abandon(DiskOp& op, Abandoned why) {
+FaultyDisk::Held* FaultyDisk::find(const DiskOp& op) const {
   const auto found = std::ranges::find_if(held_, [&op](const auto& h) { return h->caller == &op; });
-  if (found == held_.end()) return inner_->abandon(op, why);
-  Held& held = **found;
+  return found == held_.end() ? nullptr : found->get();
+}
+
+bool FaultyDisk::take_back(DiskOp& op) {
+  Held* const held = find(op);
+  if (held == nullptr) return inner_->take_back(op);
+  if (held->state == State::executing) return inner_->take_back(*held);
+  if (held->state != State::waiting && held->state != State::held) return false;
+  held->timer.cancel();
+  held->error = ECANCELED;
+  faults_.cancelled();
+  answer(*held);
+  return true;
+}
+
+void FaultyDisk::abandon(DiskOp& op, Abandoned why) {
+  Held* const found = find(op);
+  if (found == nullptr) return inner_->abandon(op, why);
+  Held& held = *found;
   switch (held.state) {
     case State::waiting:
     case State::held:

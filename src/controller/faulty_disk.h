@@ -31,6 +31,7 @@ class FaultyDisk final : public Disk {
   [[nodiscard]] bool volatile_cache() const override { return inner_->volatile_cache(); }
   void submit(DiskOp& op) override;
   void abandon(DiskOp& op, Abandoned why) override;
+  bool take_back(DiskOp& op) override;
   void power_loss() override;
   Result<void> resize(std::uint64_t size_bytes) override { return inner_->resize(size_bytes); }
 
@@ -55,6 +56,7 @@ class FaultyDisk final : public Disk {
   };
   struct Held;
 
+  [[nodiscard]] Held* find(const DiskOp& op) const;
   void run(Held& held);
   static void on_executed(DiskOp& op);
   void executed(Held& held);

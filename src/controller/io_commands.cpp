@@ -30,8 +30,6 @@ Status status_of(int error, bool reading) {
       return {StatusCode::namespace_write_protected, true};
     case ENODATA:  // the file has become shorter than the namespace
       return {StatusCode::lba_out_of_range, true};
-    case ECANCELED:  // by a fault, or because the controller stops: it was not executed
-      return StatusCode::aborted_sq_deletion;
     case EIO:
       return reading ? StatusCode::unrecovered_read_error : StatusCode::write_fault;
     default:
@@ -77,6 +75,7 @@ void IoQueue::on_command(transport::ControllerCommand& command) {
   slot.qid = session_.qid();
   slot.opcode = command.sqe.opcode;
   slot.fua = false;
+  slot.aborted = false;
   slot.deallocate = false;
   slot.done_bytes = 0;
   slot.total_bytes = 0;
@@ -252,6 +251,10 @@ void IoQueue::on_disk_complete(DiskOp& op) {
 /// `again` is set if the command has another operation for the disk at once.
 void IoQueue::operation_done(Slot& slot, bool& again) {
   if (controller_.fatal()) return free_slot(slot);  // and never answers
+  if (slot.error == ECANCELED) {
+    return respond(slot,
+                   slot.aborted ? StatusCode::abort_requested : StatusCode::aborted_sq_deletion);
+  }
   if (slot.error != 0) {
     ++controller_.subsystem().counters.media_errors;
     return respond(slot, status_of(slot.error, slot.kind == DiskOp::Kind::read));
@@ -404,6 +407,17 @@ void IoQueue::on_ended() {
     if (slot.what != Work::none && !slot.on_disk) free_slot(slot);
   }
   abandon(controller_.stopping() ? Disk::Abandoned::stopped : Disk::Abandoned::lost);
+}
+
+bool IoQueue::abort(std::uint16_t cid) {
+  for (Slot& slot : slots_) {
+    if (!slot.on_disk || slot.command->sqe.cid != cid) continue;
+    slot.aborted = true;
+    if (slot.ns->disk->take_back(slot)) return true;
+    slot.aborted = false;
+    return false;
+  }
+  return false;
 }
 
 void IoQueue::quiesce() {

@@ -36,6 +36,8 @@ class IoQueue final : private BufferUser {
   void on_data_sent(transport::ControllerCommand& command);
   /// The connection is gone. Buffers that no disk uses are given back.
   void on_ended();
+  /// Ends a command as aborted, if its disk has not begun it; false if that is not so.
+  bool abort(std::uint16_t cid);
   /// The controller stops: Controller::io_idle() is called when idle() becomes true.
   void quiesce();
   /// No operation of this queue is under way on a disk. Session::io_idle() is called when this
@@ -54,6 +56,7 @@ class IoQueue final : private BufferUser {
     Namespace* ns = nullptr;  // see use()
     std::byte* buffer = nullptr;
     Buffer buffer_kind = Buffer::none;
+    bool aborted = false;           // by the host
     bool on_disk = false;           // the disk has the operation
     bool submitting = false;        // inside Disk::submit()
     std::uint64_t start_bytes = 0;  // of the command, on the disk

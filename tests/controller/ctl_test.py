@@ -204,6 +204,8 @@ def wrong_words(words):
                            (["close-queue", "0"], "Queue 0 is the admin queue"),
                            (["cfs"], "No enabled controller fits that"),
                            (["drop", "--subsystem", "nqn.nobody"], "no subsystem nqn.nobody"),
+                           (["delay", "1", "--queue", "0"], "Queue 0 is the admin queue"),
+                           (["late", "1", "--queue", "0"], "Queue 0 is the admin queue"),
                            (["refuse", "--queue", "1"], "give a status"),
                            (["refuse", "--dnr"], "go with a status only"),
                            (["restart", "--max-queues", "0"], "0 I/O queues"),

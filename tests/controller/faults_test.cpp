@@ -135,8 +135,9 @@ TEST_F(FaultsTest, GoesOnBehindABlackHole) {
     one.bring_up_io();
     faults().blackhole({.lasts = 5s});
     auto write = one.io().start(nvme::write_command(1, 0, kBlocks), data);
+    loop.run_for(1s);
     auto read = one.io().start(nvme::read_command(1, 0, kBlocks), Bytes(4096), true);
-    loop.run_for(4900ms);
+    loop.run_for(3900ms);
     EXPECT_FALSE(write->done);
     EXPECT_FALSE(read->done);
     EXPECT_FALSE(one.admin().ended());
@@ -145,6 +146,17 @@ TEST_F(FaultsTest, GoesOnBehindABlackHole) {
     EXPECT_TRUE(read->answer().ok());
     EXPECT_EQ(read->buffer, data);
   }
+}
+
+TEST_F(FaultsTest, AnswersNothingOutOfABlackHole) {
+  faults().delay({.opcode = 0x01, .after = 1s, .count = 1});
+  auto write = h->io().start(nvme::write_command(1, 0, kBlocks), block(1));
+  loop.run_for(500ms);
+  faults().blackhole({.lasts = 5s});
+  loop.run_for(4s);
+  EXPECT_FALSE(write->done);
+  loop.run_for(2s);
+  EXPECT_TRUE(write->answer().ok());
 }
 
 // The host finds out by itself: our keep-alive timer must not tell it.
@@ -166,14 +178,19 @@ TEST_F(FaultsTest, TellsNobodyOfAnEndInABlackHole) {
 }
 
 TEST_F(FaultsTest, DropsOutOfABlackHoleWithoutExecuting) {
-  faults().blackhole({});
-  auto write = h->io().start(nvme::write_command(1, 0, kBlocks), block(4));
-  loop.run_for(1s);
-  faults().drop();
-  loop.run_for(1s);
-  EXPECT_TRUE(write->done);
-  faults().clear();
-  EXPECT_EQ(on_disk(), Bytes(kBlocks * 512));
+  for (const bool posted : {false, true}) {
+    loop.pipe.post_receives = posted;
+    TestHost& one = host();
+    one.bring_up_io();
+    faults().blackhole({});
+    auto write = one.io().start(nvme::write_command(1, 0, kBlocks), block(4));
+    loop.run_for(1s);
+    faults().drop();
+    loop.run_for(1s);
+    EXPECT_TRUE(write->done);
+    faults().clear();
+    EXPECT_EQ(on_disk(), Bytes(kBlocks * 512));
+  }
 }
 
 TEST_F(FaultsTest, BlackholesOneQueueOnly) {
@@ -222,16 +239,16 @@ TEST_F(FaultsTest, DelaysBeforeAndAfterExecution) {
   EXPECT_TRUE(write->answer().ok());
   faults().clear();
 
-  faults().delay({.scope = {.nsid = 1}, .after = 100ms});
+  faults().delay({.scope = {.nsid = 1}, .opcode = 0x01, .after = 100ms});
   write = h->io().start(nvme::write_command(1, 0, kBlocks), block(2));
   auto other = h->io().start(nvme::write_command(2, 0, kBlocks), block(3));
   loop.run_for(90ms);
   EXPECT_FALSE(write->done);
   EXPECT_TRUE(other->answer().ok());
+  EXPECT_EQ(on_disk(), block(2));
+  EXPECT_FALSE(write->done);
   loop.run_for(20ms);
   EXPECT_TRUE(write->answer().ok());
-  faults().clear();
-  EXPECT_EQ(on_disk(), block(2));
 }
 
 TEST_F(FaultsTest, ExecutesWhatWaitsWhenItIsCleared) {
@@ -242,6 +259,32 @@ TEST_F(FaultsTest, ExecutesWhatWaitsWhenItIsCleared) {
   loop.run_for(1ms);
   EXPECT_TRUE(write->answer().ok());
   EXPECT_EQ(on_disk(), block(1));
+}
+
+TEST_F(FaultsTest, LetsTheHostAbortWhatWaits) {
+  faults().delay({.opcode = 0x01, .before = 100s, .count = 1});
+  faults().late({.scope = {.nsid = 2}, .hold = 1, .after = 1s});
+  for (const std::uint32_t nsid : {1u, 2u}) {
+    auto write = h->io().start(nvme::write_command(nsid, 0, kBlocks), block(1));
+    loop.run_for(1s);
+    const auto cid = write->sqe.cid;
+    EXPECT_EQ(h->admin().send(nvme::abort_command(2, cid)).dw0(), nvme::kAbortNotAborted);
+    EXPECT_EQ(h->admin().send(nvme::abort_command(1, cid)).dw0(), 0u);
+    EXPECT_EQ(h->io().wait(*write, 1ms).code(), code_of(StatusCode::abort_requested));
+    EXPECT_EQ(h->admin().send(nvme::abort_command(1, cid)).dw0(), nvme::kAbortNotAborted);
+  }
+  h->drop_all();
+  loop.run_for(200s);
+  EXPECT_EQ(on_disk(0, 1), Bytes(kBlocks * 512));
+  EXPECT_EQ(on_disk(0, 2), Bytes(kBlocks * 512));
+}
+
+TEST_F(FaultsTest, AbortsNothingThatIsExecuted) {
+  faults().delay({.opcode = 0x01, .after = 1s});
+  auto write = h->io().start(nvme::write_command(1, 0, kBlocks), block(1));
+  loop.run_for(100ms);
+  EXPECT_EQ(h->admin().send(nvme::abort_command(1, write->sqe.cid)).dw0(), nvme::kAbortNotAborted);
+  EXPECT_TRUE(h->io().wait(*write).ok());
 }
 
 // Nothing of an association may happen behind its end, unless a ghost was asked for.
