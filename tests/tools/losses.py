@@ -277,6 +277,33 @@ def held_writes_waived(new):
         check(not scene.crash_records(), f"{scene.crash_records()}")
 
 
+def unflushed(new):
+    """Writes that nobody flushed, and a target that loses its power: counted, told, and what is
+    done about them. nbdcopy does not flush."""
+    data = bytes([7]) * 65536
+    for mode, survives, flush_fails in (("trust", False, False), ("fail", False, True),
+                                        ("replay", True, False)):
+        # The path of a socket is short: in the folder where programs run.
+        with new(namespaces=("memory:1M,cache=volatile",), options=("--control", "t.sock")) as scene:
+            uri = scene.connect(*QUICK, f"--unflushed={mode}")["nvmf0n1"]
+            with open(scene.space.path("data"), "wb") as file:
+                file.write(data)
+            scene.run("nbdcopy", scene.space.path("data"), uri).must_succeed()
+            told = scene.connection()
+            check(told["unflushed_mode"] == mode and told["namespaces"][0]["unflushed"] > 0, f"{told}")
+            check("answered since the last flush" in said(scene), said(scene))
+            scene.run("nvmf-target", "ctl", "t.sock", "power-loss", "100").must_succeed()
+            cases.wait_until(lambda: scene.connection()["losses"] == 1, 5, "the loss")
+            scene.wait_state(("live",), 10)
+            scene.run("nbdcopy", uri, scene.space.path("back")).must_succeed()
+            with open(scene.space.path("back"), "rb") as file:
+                check((file.read(len(data)) == data) == survives, f"--unflushed={mode}: what is there")
+            done = qemu_io(scene, uri, "flush")
+            check((done.status != 0) == flush_fails, f"--unflushed={mode}, the flush after the loss: {done}")
+            qemu_io(scene, uri, "flush").must_succeed()  # once is enough
+            scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+
+
 def run_goes_on(new):
     """A command's I/O waits for the target; its status is that of the command."""
     with new(file=True) as scene:
@@ -421,6 +448,6 @@ def process_that_hangs(new):
 
 
 ALL = [target_restarted, several_restarts, ctrl_loss, fast_io_fail, policy, reset, another_disk,
-       killed_connection_holds_writes, held_writes_waived, run_goes_on, ends_in_time,
-       ends_in_time_with_a_command, ends_at_once,
+       killed_connection_holds_writes, held_writes_waived, unflushed, run_goes_on,
+       ends_in_time, ends_in_time_with_a_command, ends_at_once,
        ends_while_connecting, process_that_hangs]
