@@ -75,11 +75,12 @@ void Link::blackhole(bool on) {
   block(Side::server, on);
 }
 
-void Link::release(Side from) {
+bool Link::release(Side from) {
   Flow& flow = flows_[index(from)];
-  if (!flow.blocked || flow.released >= flow.segments.size()) return;
+  if (!flow.blocked || flow.released >= flow.segments.size()) return false;
   ++flow.released;
   loop_->mark(ends_[index(other(from))]);
+  return true;
 }
 
 void Link::lose(Side from) {

@@ -88,8 +88,9 @@ class Link {
   void block(Side from, bool blocked = true);
   /// block() in both directions: a black hole.
   void blackhole(bool on = true);
-  /// While `from` is blocked: one segment of what waits is delivered after all.
-  void release(Side from);
+  /// While `from` is blocked: one segment of what waits is delivered after all; false if none is
+  /// there.
+  bool release(Side from);
   /// Nothing that `from` sends from now on arrives, ever; what is under way does.
   void lose(Side from);
   /// That end is gone without a word to the other, as by power loss: its own user is told `error`,

@@ -223,9 +223,9 @@ TEST_F(VirtualLoopTest, WhatWaitsPassesPieceByPiece) {
   link->release(Side::client);
   loop_.run_for(1s);
   EXPECT_EQ(server_.incoming.size(), 100U);
-  link->release(Side::client);
-  link->release(Side::client);
-  link->release(Side::client);  // nothing more waits
+  EXPECT_TRUE(link->release(Side::client));
+  EXPECT_TRUE(link->release(Side::client));
+  EXPECT_FALSE(link->release(Side::client));  // nothing more waits
   loop_.run_for(1s);
   EXPECT_EQ(server_.incoming, client_.outgoing);
   client_.send(pattern(1, 9));

@@ -14,9 +14,7 @@ using controller::DiskOp;
 class DiskModel::Handle final : public controller::Disk {
  public:
   explicit Handle(DiskModel& model) : model_(model) {}
-  ~Handle() override {
-    if (model_.handle_ == this) model_.handle_ = nullptr;
-  }
+  ~Handle() override { std::erase(model_.handles_, this); }
   [[nodiscard]] std::uint64_t size_bytes() const override {
     return model_.shape_.blocks * std::uint64_t{model_.shape_.block_bytes};
   }
@@ -45,13 +43,12 @@ DiskModel::DiskModel(sim::VirtualLoop& loop, Trace& trace, Random random, std::s
 }
 
 DiskModel::~DiskModel() {
-  NVMF_CHECK(handle_ == nullptr);
+  NVMF_CHECK(handles_.empty());
 }
 
 std::unique_ptr<controller::Disk> DiskModel::open() {
-  NVMF_CHECK(handle_ == nullptr || handle_->dead);
   auto made = std::make_unique<Handle>(*this);
-  handle_ = made.get();
+  handles_.push_back(made.get());
   return made;
 }
 
@@ -125,7 +122,7 @@ void DiskModel::make_ghost(Pending& p) {
 }
 
 void DiskModel::crash() {
-  if (handle_ != nullptr) handle_->dead = true;
+  for (Handle* handle : handles_) handle->dead = true;
   for (const auto& p : pending_) {
     if (p->op == nullptr || p->executed) continue;
     if (!p->ghost) make_ghost(*p);

@@ -39,7 +39,8 @@ class DiskModel {
   DiskModel(const DiskModel&) = delete;
   DiskModel& operator=(const DiskModel&) = delete;
 
-  /// The disk as a target has it. One at a time; the last one may still exist after crash().
+  /// The disk as a target has it. Older ones may still exist: of a dead target, or of a namespace
+  /// that was removed.
   std::unique_ptr<controller::Disk> open();
   /// The target is dead: nothing is answered any more, what hangs becomes a ghost or nothing.
   void crash();
@@ -100,7 +101,7 @@ class DiskModel {
   unsigned hang_percent_;
   std::vector<Block> blocks_;
   std::vector<std::unique_ptr<Pending>> pending_;
-  Handle* handle_ = nullptr;
+  std::vector<Handle*> handles_;
   transport::Timer timer_;
   std::uint64_t changes_ = 0;
   std::uint64_t ghosts_ = 0;

@@ -24,23 +24,59 @@ constexpr const char* kMutantNames[] = {"none",
                                         "flush-made-up"};
 static_assert(std::size(kMutantNames) == kMutants);
 
-constexpr const char* kTroubleNames[] = {
-    "none",          "cut all",      "cut one",      "black hole",   "deaf",
-    "late and dark", "trickle",      "host timeout", "false reset",  "crash",
-    "power loss",    "other limits", "swapped disk", "stall",        "kill host",
-    "stop host",     "reset host",   "new policy",   "client leaves"};
+constexpr const char* kTroubleNames[] = {"none",
+                                         "cut all",
+                                         "cut one",
+                                         "black hole",
+                                         "deaf",
+                                         "late and dark",
+                                         "trickle",
+                                         "host timeout",
+                                         "false reset",
+                                         "crash",
+                                         "power loss",
+                                         "other limits",
+                                         "swapped disk",
+                                         "stall",
+                                         "refused commands",
+                                         "fatal status",
+                                         "lost keep-alives",
+                                         "closed queue",
+                                         "removed namespace",
+                                         "kill host",
+                                         "stop host",
+                                         "reset host",
+                                         "new policy",
+                                         "client leaves"};
 
 struct Weighted {
   Trouble trouble;
   unsigned weight;
 };
 constexpr Weighted kTroubles[] = {
-    {Trouble::cut_all, 10},     {Trouble::cut_one, 8},      {Trouble::black_hole, 8},
-    {Trouble::deaf, 6},         {Trouble::late_dark, 10},   {Trouble::trickle, 14},
-    {Trouble::host_timeout, 5}, {Trouble::false_reset, 4},  {Trouble::crash, 10},
-    {Trouble::power_loss, 10},  {Trouble::other_limits, 4}, {Trouble::swap_disk, 4},
-    {Trouble::stall, 6},        {Trouble::kill_host, 8},    {Trouble::stop_host, 2},
-    {Trouble::reset_host, 4},   {Trouble::new_policy, 3},   {Trouble::leave, 12},
+    {Trouble::cut_all, 10},
+    {Trouble::cut_one, 8},
+    {Trouble::black_hole, 8},
+    {Trouble::deaf, 6},
+    {Trouble::late_dark, 10},
+    {Trouble::trickle, 18},
+    {Trouble::host_timeout, 5},
+    {Trouble::false_reset, 4},
+    {Trouble::crash, 10},
+    {Trouble::power_loss, 10},
+    {Trouble::other_limits, 4},
+    {Trouble::swap_disk, 4},
+    {Trouble::stall, 6},
+    {Trouble::kill_host, 8},
+    {Trouble::stop_host, 2},
+    {Trouble::reset_host, 4},
+    {Trouble::new_policy, 3},
+    {Trouble::leave, 12},
+    {Trouble::refuse_commands, 8},
+    {Trouble::fatal_status, 4},
+    {Trouble::keep_alives_lost, 4},
+    {Trouble::close_queue, 5},
+    {Trouble::remove_namespace, 4},
 };
 
 Trouble draw_trouble(Random& random, const Plan& plan) {
@@ -72,6 +108,7 @@ void draw_machines(Plan& p, Random& random) {
   p.block_bytes = random.percent(25) ? 4096 : 512;
   p.blocks = random.between(32, 128);
   p.volatile_cache = random.percent(50);
+  p.retry_delays = random.percent(30);
   p.keep_alive_ms =
       static_cast<std::uint32_t>(random.between(3, random.percent(70) ? 10 : 20) * 100);
   // Mostly noticeable beside the rest of the fence.

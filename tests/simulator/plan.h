@@ -44,11 +44,16 @@ enum class Trouble : std::uint8_t {
   host_timeout,  // the host's system gives the connections up, the target does not hear of it
   false_reset,   // a forwarder resets the host's end only
   // The target.
-  crash,         // its process dies and comes back
-  power_loss,    // its machine does, and the volatile cache is lost
-  other_limits,  // it is restarted with other queues
-  swap_disk,     // it comes back with other disks, and later with the right ones
-  stall,         // operations hang until their association ends
+  crash,             // its process dies and comes back
+  power_loss,        // its machine does, and the volatile cache is lost
+  other_limits,      // it is restarted with other queues
+  swap_disk,         // it comes back with other disks, and later with the right ones
+  stall,             // operations hang until their association ends
+  refuse_commands,   // some commands end with a status, to be retried or not
+  fatal_status,      // CSTS.CFS
+  keep_alives_lost,  // none is noticed any more
+  close_queue,       // one I/O queue is closed, in order or not
+  remove_namespace,  // and put back
   // The host.
   kill_host,   // kill -9, and another process
   stop_host,   // an orderly end, and another process
@@ -76,7 +81,8 @@ struct Plan {
   std::size_t blocks = 64;
   bool volatile_cache = false;
   std::uint32_t keep_alive_ms = 1000;
-  std::uint16_t cqt_ms = 0;  // as reported
+  bool retry_delays = false;  // CRDT1 to 3 are reported
+  std::uint16_t cqt_ms = 0;   // as reported
   Duration linger{};  // how long the controller really takes: within CQT, or what stands for it
 
   std::optional<Duration> fast_io_fail;

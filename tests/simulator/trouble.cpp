@@ -42,6 +42,8 @@ void World::make_trouble(Trouble trouble) {
     network_trouble(trouble);
   } else if (trouble >= Trouble::crash && trouble <= Trouble::stall) {
     target_trouble(trouble);
+  } else if (trouble >= Trouble::refuse_commands && trouble <= Trouble::remove_namespace) {
+    if (target_up_) command_trouble(trouble);
   } else if (trouble != Trouble::none) {
     host_trouble(trouble);
   }
@@ -103,19 +105,28 @@ void World::network_trouble(Trouble trouble) {
 }
 
 /// Nothing comes back, and what the host sends waits on the way: now and then one piece passes, in
-/// time to keep the controller waiting for more.
+/// time to keep the controller waiting for more; and what it gets it does not get done.
 void World::trickle() {
   const Links links = host_links();
-  const Duration gap = percent_of(plan_.katt(), random_.between(60, 97));
-  for (std::size_t i = 0; i < links.size(); ++i) {
-    links[i]->lose(Side::server);
-    links[i]->block(Side::client);
-    if (i == 0) continue;  // the admin queue's: for good
-    for (int step = 1; step <= 8; ++step) {
-      after(gap * step + random_.between(Duration{}, milliseconds(5)),
-            [link = links[i]] { link->release(Side::client); });
-    }
+  for (const auto& link : links) {
+    link->lose(Side::server);
+    link->block(Side::client);
   }
+  // All but the admin queue's, which is silent for good.
+  trickling_.insert(trickling_.end(), links.begin() + 1, links.end());
+  trickle_gap_ = percent_of(plan_.katt(), random_.between(70, 97));
+  trickle_timer_.arm(loop_.now() + trickle_gap_);
+  if (random_.percent(70)) {
+    for (const auto& disk : disks_) disk->hang(80);
+  }
+}
+
+void World::trickle_on() {
+  std::erase_if(trickling_, [](const auto& link) { return !link->open(Side::server); });
+  for (const auto& link : trickling_) {
+    if (link->release(Side::client)) break;
+  }
+  if (!trickling_.empty()) trickle_timer_.arm(loop_.now() + trickle_gap_);
 }
 
 void World::target_trouble(Trouble trouble) {
@@ -152,6 +163,72 @@ void World::target_trouble(Trouble trouble) {
       });
     default:
       return;
+  }
+}
+
+/// Ends some commands with a status that is worth another try, or is not.
+void World::refuse_commands() {
+  using nvme::StatusCode;
+  constexpr StatusCode kCodes[] = {StatusCode::namespace_not_ready,
+                                   StatusCode::command_interrupted,
+                                   StatusCode::transient_transport_error,
+                                   StatusCode::internal_path_error,
+                                   StatusCode::controller_path_error,
+                                   StatusCode::abort_requested,
+                                   StatusCode::internal_error};
+  controller::FailFault fault;
+  fault.status = nvme::Status(random_.one_of(kCodes), random_.percent(20));
+  if (plan_.retry_delays) fault.status.crd = static_cast<std::uint8_t>(random_.below(4));
+  fault.count = random_.between(1, 12);
+  // Twice in a row is always worth another try, where the status is.
+  const bool retried = !fault.status.dnr && fault.status.code() != StatusCode::internal_error;
+  if (!retried || *fault.count > 2) common_.errors_excused = true;
+  trace_.say("the target refuses {} commands with {}", *fault.count,
+             nvme::describe(fault.status, nvme::StatusContext::nvm));
+  target_->faults().fail(fault);
+}
+
+void World::command_trouble(Trouble trouble) {
+  controller::Faults& faults = target_->faults();
+  switch (trouble) {
+    case Trouble::refuse_commands:
+      return refuse_commands();
+    case Trouble::fatal_status:
+      faults.fatal();
+      return;
+    case Trouble::keep_alives_lost:
+      return faults.ignore_keep_alive({});
+    case Trouble::close_queue:
+      faults.close_queue(static_cast<std::uint16_t>(random_.between(1, 2)), random_.percent(50));
+      return;
+    case Trouble::remove_namespace: {
+      common_.errors_excused = true;
+      const std::size_t ns = random_.below(plan_.namespaces);
+      const auto nsid = static_cast<std::uint32_t>(ns + 1);
+      if (foreign_is_up_ || !process_->live()) return;
+      if (!target_->remove_namespace(kSubnqn, nsid)) return;
+      trace_.say("namespace {} is removed", nsid);
+      return after(random_.between(Duration{}, seconds(1)), [this, ns, nsid] {
+        if (target_up_ && !foreign_is_up_) put_back(ns, nsid);
+      });
+    }
+    default:
+      return;
+  }
+}
+
+void World::put_all_back() {
+  for (std::size_t ns = 0; target_up_ && !foreign_is_up_ && ns < plan_.namespaces; ++ns) {
+    put_back(ns, static_cast<std::uint32_t>(ns + 1));
+  }
+}
+
+/// Unless it is there: a target that was restarted has all of them.
+void World::put_back(std::size_t ns, std::uint32_t nsid) {
+  if (target_->find(kSubnqn)->find(nsid) != nullptr) return;
+  trace_.say("namespace {} is put back", nsid);
+  if (auto added = target_->add_namespace(kSubnqn, namespace_config(ns, false), nsid); !added) {
+    violate("a namespace cannot be put back: " + added.error().message);
   }
 }
 
@@ -220,9 +297,12 @@ void World::heal() {
   unreachable_until_ = {};
   heal_disks();
   for (const auto& link : loop_.links()) {
+    if (std::ranges::find(trickling_, link) != trickling_.end()) continue;
     link->blackhole(false);
     link->options.latency = plan_.pipe.latency;
   }
+  if (target_up_) target_->faults().clear();
+  put_all_back();
   if (target_up_ && foreign_is_up_) end_target(false, false);
   if (!target_up_) restart_target(milliseconds(1), false);
   run_for(milliseconds(10));

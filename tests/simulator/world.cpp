@@ -14,7 +14,6 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr const char* kSubnqn = "nqn.2024-05.org.nvmf:simulated";
 constexpr const char* kHostnqn =
     "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";
 const transport::Endpoint kAddress{.host = "10.0.0.1", .port = 4420, .unix_path = {}};
@@ -117,6 +116,7 @@ World::World(Plan plan, bool verbose)
               .granule_bytes = plan_.block_bytes / kGranulesPerBlock},
       target_queues_(plan_.target_queues),
       target_entries_(plan_.target_entries),
+      trickle_timer_(loop_.timers(), [this] { trickle_on(); }),
       watch_(loop_.timers(), [this] { watch(); }) {
   loop_.pipe = plan_.pipe;
   loop_.on_connect = [this](const transport::Endpoint&) {
@@ -190,24 +190,29 @@ void World::watch() {
 
 // ---- the target
 
+controller::NamespaceConfig World::namespace_config(std::size_t ns, bool foreign_disk) {
+  DiskModel* const model = foreign_disk ? foreign_[ns].get() : disks_[ns].get();
+  controller::NamespaceConfig one;
+  one.kind = controller::NamespaceConfig::Kind::custom;
+  one.block_bytes = plan_.block_bytes;
+  one.uuid = uuid_of(ns, foreign_disk);
+  one.factory = std::make_shared<const controller::DiskFactory>(
+      [model]() -> Result<std::unique_ptr<controller::Disk>> { return model->open(); });
+  return one;
+}
+
 void World::start_target(bool foreign_disks) {
   controller::TargetConfig config;
   controller::SubsystemConfig subsystem{.nqn = kSubnqn};
   for (std::size_t ns = 0; ns < plan_.namespaces; ++ns) {
-    DiskModel* const model = foreign_disks ? foreign_[ns].get() : disks_[ns].get();
-    controller::NamespaceConfig one;
-    one.kind = controller::NamespaceConfig::Kind::custom;
-    one.block_bytes = plan_.block_bytes;
-    one.uuid = uuid_of(ns, foreign_disks);
-    one.factory = std::make_shared<const controller::DiskFactory>(
-        [model]() -> Result<std::unique_ptr<controller::Disk>> { return model->open(); });
-    subsystem.namespaces.push_back(std::move(one));
+    subsystem.namespaces.push_back(namespace_config(ns, foreign_disks));
   }
   config.subsystems.push_back(std::move(subsystem));
   config.max_queues = target_queues_;
   config.queue_entries = target_entries_;
   config.in_capsule_bytes = plan_.in_capsule_bytes;
   config.cqt_ms = plan_.cqt_ms;
+  if (plan_.retry_delays) config.crdt = {1, 2, 4};
   config.shared_buffers = kTargetBuffers;
   config.uuid_seed = plan_.seed;
   if (trace_.verbose()) {
@@ -274,6 +279,8 @@ void World::restart_target(Duration downtime, bool foreign_disks) {
 // ---- the host
 
 Process& World::start_process() {
+  // A process that never saw a namespace has no device for it.
+  put_all_back();
   host::ConnectParams params = params_of(plan_);
   if (unclean_ && plan_.mutant != Mutant::restart_no_wait) {
     params.hold_writes = host::silence_bound(*unclean_, params).value_or(Duration::max());
@@ -381,9 +388,12 @@ void World::finish() {
     start_process();
     run_until([this] { return process_->live() || process_->ended(); }, kPatience);
   }
+  // A host that was told that its disk is gone may not have heard yet that it is back.
+  if (common_.errors_excused) run_for(2 * plan_.katt() + seconds(1));
   read_back();
   if (over()) return;
   // Until the last ghost has had its time.
+  run_until([this] { return trickling_.empty(); }, kPatience);
   run_for(fence);
   run_until(
       [this] { return std::ranges::none_of(disks_, [](const auto& d) { return d->busy(); }); },
@@ -436,6 +446,8 @@ void World::close() {
   const bool was_over = over();
   std::optional<std::string> found = std::exchange(violation_, std::nullopt);
   timers_.clear();
+  trickle_timer_.cancel();
+  trickling_.clear();
   if (process_) {
     process_->pause();
     process_->stop(was_over);

@@ -30,6 +30,8 @@ struct RunResult {
   std::uint64_t losses = 0;
 };
 
+inline constexpr const char* kSubnqn = "nqn.2024-05.org.nvmf:simulated";
+
 class World {
  public:
   World(Plan plan, bool verbose);
@@ -42,6 +44,7 @@ class World {
 
  private:
   // The target.
+  controller::NamespaceConfig namespace_config(std::size_t ns, bool foreign_disk);
   void start_target(bool foreign_disks);
   /// It is gone at once, with everything that it knew of connections.
   void end_target(bool power, bool silent);
@@ -57,8 +60,13 @@ class World {
   void make_trouble(Trouble trouble);
   void network_trouble(Trouble trouble);
   void target_trouble(Trouble trouble);
+  void command_trouble(Trouble trouble);
+  void refuse_commands();
+  void put_all_back();
+  void put_back(std::size_t ns, std::uint32_t nsid);
   void host_trouble(Trouble trouble);
   void trickle();
+  void trickle_on();
   void heal();
   void heal_disks();
   [[nodiscard]] std::vector<std::shared_ptr<sim::Link>> host_links();
@@ -101,6 +109,10 @@ class World {
   std::vector<std::unique_ptr<Process>> zombies_;
   std::size_t next_process_ = 1;
   std::optional<host::SilenceFacts> unclean_;  // a process that was killed may have sent writes
+
+  std::vector<std::shared_ptr<sim::Link>> trickling_;
+  Duration trickle_gap_{};
+  transport::Timer trickle_timer_;
 
   bool leaked_ = false;  // something did not end
 
