@@ -19,7 +19,11 @@ namespace {
 // one ready costs little.
 constexpr Duration kEventPause = std::chrono::milliseconds(10);
 constexpr Duration kShutdownWait = std::chrono::milliseconds(700);
+constexpr Duration kAbortPoll = std::chrono::milliseconds(100);
+constexpr Duration kCloseWait = std::chrono::milliseconds(200);
 constexpr Duration kStatusPoll = std::chrono::milliseconds(5);
+// Answers that are waited for before a controller is disabled.
+constexpr Duration kAnswerTime = std::chrono::milliseconds(500);
 constexpr std::uint64_t kAdminPieceBytesMax = 64 * 1024;
 
 std::string context(const Association& a) {
@@ -78,6 +82,10 @@ void Association::queue_down(QueueSlot& slot, const QueueDown& down) {
 Task<void> Association::abort(std::uint16_t qid, std::uint16_t cid) {
   const Gate::Pass inside(tasks_);
   // Base 2.1 §5.1.1: not more at a time than ACL allows.
+  const Instant until = control().now() + kAbortGrace;
+  while (aborts_ > info.controller.acl && !ending() && control().now() < until) {
+    co_await sleep(control(), kAbortPoll);
+  }
   if (ending() || !admin_->live() || aborts_ > info.controller.acl) co_return;
   ++aborts_;
   log(LogLevel::warning, fmt::format("{}: command {} on queue {} is overdue and is aborted",
@@ -124,19 +132,47 @@ Task<bool> Association::wait_status(bool (*reached)(const nvme::ControllerStatus
   co_return false;
 }
 
+/// No queue takes any more commands; what is under way may still be answered.
+Task<void> Association::quiesce() {
+  for (QueueSlot& slot : queues_) {
+    co_await switch_to(*loops_[slot.reactor]);
+    slot.queue->quiesce();
+    co_await switch_to(control());
+  }
+}
+
+/// Commands under way on queues that live.
+Task<std::uint32_t> Association::count_in_flight() {
+  std::uint32_t sum = 0;
+  for (QueueSlot& slot : queues_) {
+    co_await switch_to(*loops_[slot.reactor]);
+    if (slot.queue->live()) sum += slot.queue->in_flight();
+    co_await switch_to(control());
+  }
+  co_return sum;
+}
+
 Task<void> Association::settle() {
   const Gate::Pass inside(tasks_);
   const Instant begin = control().now();
-  // A target that has gone closes all connections at about the same time.
-  while (!reset_ && !all_down() && control().now() < begin + kSettleTime) {
+  // Whatever waits in here, a slot of the admin queue for one, ends then.
+  transport::Timer limit(control().timers(), [this] { end(*end_reason_); });
+  limit.arm(begin + kDisableWait);
+  co_await quiesce();
+  // A target that has gone closes all connections at about the same time; one that has not answers
+  // what is under way, and then nothing of it has to be fenced.
+  while (!reset_ && !all_down()) {
+    const Duration waited = control().now() - begin;
+    if (waited >= kSettleTime && !admin_->live()) break;
+    if (waited >= kSettleTime && (co_await count_in_flight() == 0 || waited >= kAnswerTime)) break;
     co_await sleep(control(), kStatusPoll);
   }
   if (reset_ || !admin_->live()) co_return;
-  const Instant until = begin + kDisableWait;
   nvme::ControllerConfiguration cc = info.cc;
   cc.en = false;
-  auto set = co_await admin_->execute(nvme::property_set(nvme::Property::cc, cc.encode()),
-                                      until - control().now());
+  const Instant until = begin + kDisableWait;
+  auto set =
+      co_await admin_->execute(nvme::property_set(nvme::Property::cc, cc.encode()), kDisableWait);
   if (!set || !set->cqe.status.ok()) co_return;
   disabled_ = co_await wait_status([](const nvme::ControllerStatus& s) { return !s.rdy; }, until);
 }
@@ -154,7 +190,8 @@ AssociationEnd Association::how_it_ended() const {
     any = true;
     if (!slot.down->peer_closed) e.peer_closed = false;
   }
-  e.controller_disabled = disabled_ || !any;
+  e.nothing_unanswered = !any;
+  e.controller_disabled = disabled_;
   e.keep_alive_at = keep_alive_sent_at_;
   e.command_at = std::max(command_at, keep_alive_sent_at_);
   e.katt_ms = info.katt_ms;
@@ -172,7 +209,12 @@ Task<void> Association::close_queue(QueueSlot& slot) {
 
 Task<void> Association::finish_queue(QueueSlot& slot) {
   co_await switch_to(*loops_[slot.reactor]);
-  slot.queue->finish();
+  // What is still under way must not be sent any more by what is left of the connection.
+  if (slot.queue->in_flight() != 0) {
+    slot.queue->end(Error{"the connection was shut down", 0});
+  } else {
+    slot.queue->finish();
+  }
   co_await slot.queue->wait_ended();
   co_await switch_to(control());
 }
@@ -196,6 +238,10 @@ Task<void> Association::shut_down() {
   // controller may end the I/O queues by itself as soon as it has been told.
   const Instant until = control().now() + kShutdownWait;
   shutting_down_ = true;
+  // Whatever waits in here, a slot of the admin queue or a peer that does not close, ends then.
+  transport::Timer limit(control().timers(),
+                         [this] { end(Error{"the connection was shut down", 0}); });
+  limit.arm(until + kCloseWait);
   nvme::ControllerConfiguration cc = info.cc;
   cc.shn = nvme::kShnNormal;
   auto set =

@@ -76,6 +76,8 @@ class Association {
   std::vector<std::shared_ptr<const Namespace>> namespaces;  // by rising NSID
   /// Why namespaces that the controller has are not among them, one sentence each.
   std::vector<std::string> refused_namespaces;
+  /// Of these the controller did not say that they are gone, only that it cannot tell of them now.
+  std::vector<std::uint32_t> unsure_namespaces;
 
   [[nodiscard]] const ConnectParams& params() const { return params_; }
   [[nodiscard]] AdminQueue& admin() { return *admin_; }
@@ -105,12 +107,13 @@ class Association {
   /// Fires when lose() or end() was called, by us or because a queue was lost.
   [[nodiscard]] Signal& ended() { return ended_; }
 
-  /// After ended(), before close(): disables the controller, if it can be told to (CC.EN = 0 until
-  /// CSTS.RDY = 0, Base 2.1 §3.1.4.5), otherwise waits kSettleTime for connections that end by
-  /// themselves. At most kDisableWait; end() makes it return soon.
+  /// After ended(), before close(): lets no more commands go, gives those under way a moment to be
+  /// answered if the admin queue lives, and disables the controller, if it can be told to (CC.EN =
+  /// 0 until CSTS.RDY = 0, Base 2.1 §3.1.4.5), otherwise waits kSettleTime for connections that end
+  /// by themselves. At most kDisableWait; end() makes it return soon.
   Task<void> settle();
   /// After close(). What is known about the end of the queues that carried unanswered changes; if
-  /// there was none of them, nothing can be executed any more (controller_disabled).
+  /// there was none of them, nothing can be executed any more (nothing_unanswered).
   [[nodiscard]] AssociationEnd how_it_ended() const;
 
   /// The namespaces that the controller says have changed; empty: any may have. In a coroutine of
@@ -131,6 +134,8 @@ class Association {
   Task<void> abort(std::uint16_t qid, std::uint16_t cid);
   Task<bool> wait_status(bool (*reached)(const nvme::ControllerStatus&), Instant until);
   [[nodiscard]] bool all_down() const;
+  Task<void> quiesce();
+  Task<std::uint32_t> count_in_flight();
   Task<void> close_queue(QueueSlot& slot);
   Task<void> finish_queue(QueueSlot& slot);
   void check_keep_alive();
@@ -153,10 +158,10 @@ class Association {
   Duration keep_alive_interval_{};
   Instant keep_alive_sent_at_{};
   bool made_ = false;
-  bool reset_ = false;  // end() was called
-  bool shutting_down_ = false;
-  bool disabled_ = false;   // the controller said so itself
-  std::size_t aborts_ = 0;  // Abort commands under way
+  bool reset_ = false;          // end() was called
+  bool shutting_down_ = false;  // queues may end
+  bool disabled_ = false;       // the controller said so itself
+  std::size_t aborts_ = 0;      // Abort commands under way
   Instant ended_at_{};
   std::uint64_t submitted_at_check_ = 0;
   std::uint64_t async_events_ = 0;

@@ -40,6 +40,7 @@ struct IoCommand : transport::HostCommand {
 
   // For the I/O queue that it travels on, on that one's reactor.
   IoQueue* carrier = nullptr;
+  bool answered_late = false;    // when the association was about to be ended
   Borrower* borrower = nullptr;  // who is told of its outcome instead of the device, if not null
   Instant submitted_at{};
   IoCommand* older = nullptr;  // in flight, in the order of submission

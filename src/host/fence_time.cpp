@@ -33,8 +33,11 @@ Instant silence_over(const AssociationEnd& end, const ConnectParams& params) {
 }  // namespace
 
 Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& params) {
-  if (!params.fence || end.controller_disabled) return end.ended_at;
+  if (!params.fence || end.nothing_unanswered) return end.ended_at;
   Instant from = silence_over(end, params);
+  if (end.controller_disabled) {
+    from = end.cqt_ms != 0 ? end.ended_at : std::min(from, end.ended_at + params.cqt_unreported);
+  }
   if (end.peer_closed && params.trust_peer_close) {
     from = std::min(from, end.ended_at + quiesce_time(end.cqt_ms, params));
   }

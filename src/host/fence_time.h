@@ -13,6 +13,8 @@ namespace nvmf::host {
 /// What is known about an association that has ended.
 struct AssociationEnd {
   Instant ended_at{};  // from here on every socket was reset
+  /// No change of data was sent and not answered.
+  bool nothing_unanswered = false;
   /// CSTS.RDY = 0 after CC.EN = 0, or SHST complete, was seen on the living admin queue.
   bool controller_disabled = false;
   /// FIN or RST came on every connection that carried a change of data which was not answered.
@@ -29,7 +31,9 @@ inline constexpr Instant kNever = Instant::max();
 
 /// From when on nothing of it can be executed any more; not before ended_at; kNever if that cannot
 /// be known. With params.fence off: ended_at.
-///  a. the controller was disabled: at once;
+///  a. nothing was left unanswered, or the controller was disabled: at once; but a controller that
+///     reports no CQT may be one that says so without waiting for what it has under way (Linux's
+///     target is): then CQT after ended_at, as in b;
 ///  b. the peer closed, and params.trust_peer_close: CQT after ended_at;
 ///  c. silence: 2 × KATT after the last Keep Alive, or 3 × KATT after the last command (a Keep
 ///  Alive

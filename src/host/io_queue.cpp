@@ -45,11 +45,11 @@ void IoQueue::submit(IoCommand& command) {
 
 void IoQueue::share_room() {
   do {
-    while (lending_.borrowers_turn() && free_slots() != 0) carry(*lending_.next());
+    while (lending_.borrowers_turn() && room() != 0) carry(*lending_.next());
     if (group != nullptr) group->pump();
-  } while (lending_.borrowers_turn() && free_slots() != 0);
+  } while (lending_.borrowers_turn() && room() != 0);
   // Ours have what they want: the rest is for the others, too.
-  while (free_slots() != 0) {
+  while (room() != 0) {
     IoCommand* const command = lending_.next();
     if (command == nullptr) return;
     carry(*command);
@@ -80,7 +80,10 @@ void IoQueue::completed(IoCommand& command) {
   (command.newer != nullptr ? command.newer->older : newest_) = command.older;
   --in_flight_;
   const bool answered = command.delivery == transport::Delivery::answered;
-  if (aborted_ == &command) aborted_ = nullptr;
+  command.answered_late = answered && quiesced_;
+  if (std::exchange(aborted_, aborted_ == &command ? nullptr : aborted_) == &command) {
+    timeout_check_.arm(loop().now());  // others may be overdue, too
+  }
   if (!answered || !command.cqe.status.ok()) {
     QueueCounters::add(counters_.errors, 1);
   } else if (command.direction == transport::DataDirection::from_controller) {

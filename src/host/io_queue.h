@@ -57,10 +57,14 @@ class IoQueue final : public QueueLink, public CommandQueue {
 
   void submit(IoCommand& command) override;
   [[nodiscard]] std::uint32_t free_commands() const override {
-    return prepared_ && !lending_.borrowers_turn() ? free_slots() : 0;
+    return prepared_ && !lending_.borrowers_turn() ? room() : 0;
   }
   [[nodiscard]] std::uint32_t in_flight() const override { return in_flight_; }
   [[nodiscard]] bool live() const override { return QueueLink::live(); }
+
+  /// The association is about to be ended: no more commands are taken. What is still answered
+  /// counts, but refusals are for the next association to hear again.
+  void quiesce() { quiesced_ = true; }
 
   // For the LentQueues of other reactors; on this one's.
   /// Until stop_lending_to(), or its lender_down().
@@ -70,6 +74,7 @@ class IoQueue final : public QueueLink, public CommandQueue {
   void share_room();
 
  private:
+  [[nodiscard]] std::uint32_t room() const { return quiesced_ ? 0 : free_slots(); }
   void on_slot() override { share_room(); }
   void on_down(const Error& reason) override;
   void carry(IoCommand& command);
@@ -85,6 +90,7 @@ class IoQueue final : public QueueLink, public CommandQueue {
   const IoCommand* aborted_ = nullptr;
   Instant aborted_at_{};
   bool prepared_ = false;
+  bool quiesced_ = false;
   IoCommand* oldest_ = nullptr;
   IoCommand* newest_ = nullptr;
   std::uint32_t in_flight_ = 0;

@@ -195,6 +195,7 @@ void NamespaceDevice::dequeue_front() {
 }
 
 bool NamespaceDevice::issue_part() {
+  if (postponed()) return true;
   IoCommand* const command = group_.take();
   if (command == nullptr) return false;
   BlockRequest& r = *first_;
@@ -319,6 +320,8 @@ PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
   if (command.delivery != transport::Delivery::answered) return lost(command);
   if (command.cqe.status.ok()) return {};
   BlockRequest& r = *command.request;
+  // A controller that is being disabled refuses whatever comes.
+  if (command.answered_late && stop_error() == 0) return {.again = true};
   const std::int64_t now_ns = group_.loop().now().time_since_epoch().count();
   if (r.tries == 0) r.refused_since_ns = now_ns;
   const RetryDecision retry = decide_retry(
@@ -350,6 +353,7 @@ void NamespaceDevice::part_done(BlockRequest& r, const PartOutcome& o) {
   // The rest is not worth sending. Only the first request can be issued in part.
   if ((r.error != 0 || r.again) && first_ == &r) dequeue_front();
   if (r.parts != 0 || first_ == &r) return;
+  if (r.error == 0 && r.again) r.error = stop_error();
   if (r.error != 0) return end(r);
   if (r.again) return park(r);
   finish(r);

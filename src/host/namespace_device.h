@@ -127,12 +127,17 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   /// From the start of its stage.
   void restart(BlockRequest& request);
   void fence_lost(BlockRequest& request);
+  /// The first request changes data where something that was lost may still be executed: it waits.
+  bool postponed();
+  [[nodiscard]] bool waits_for_loss(const BlockRequest& request) const;
+  [[nodiscard]] Duration patience_for(const BlockRequest& request, Duration patience) const;
   void lift_due();
   void lifted(std::uint8_t number, std::uint32_t times);
   void arm_lift();
   void retry_due();
   /// It begins to wait for something else than a queue.
   void begin_wait(BlockRequest& request);
+  void arm_patience();
   /// Takes one that waits, and for which `pick` holds, out of where it waits; nullptr if none.
   template <class Pick>
   BlockRequest* take_waiting(Pick pick);

@@ -10,6 +10,13 @@
 
 namespace nvmf::host {
 
+namespace {
+
+constexpr Duration kPatienceMin = std::chrono::seconds(30);
+constexpr Duration kPatienceCheck = std::chrono::seconds(1);
+
+}  // namespace
+
 int NamespaceDevice::stop_error() const {
   return group_.shut_error() != 0 ? group_.waiting_error() : failing_;
 }
@@ -86,6 +93,18 @@ void NamespaceDevice::retry_due() {
 
 // ---- fences ----
 
+/// It was admitted before the fence; nothing of it is on its way.
+bool NamespaceDevice::postponed() {
+  BlockRequest& r = *first_;
+  if (r.whereabouts != kAdmitted || r.parts != 0 || is_flush(r)) return false;
+  if (holds_.in_force() == 0 || !holds_.loss_fenced(range_of(r))) return false;
+  dequeue_front();
+  r.whereabouts = kWaitsForHolds;
+  begin_wait(r);
+  holds_.postpone(r);
+  return true;
+}
+
 /// A request with a bounce slot has its range held already: the hold takes the fence's place.
 void NamespaceDevice::fence_lost(BlockRequest& r) {
   r.loss_fence = r.whereabouts == kHasBounce ? static_cast<std::uint8_t>(kFenceSlots + r.slot)
@@ -100,11 +119,12 @@ void NamespaceDevice::fence_all(Instant lifts_at) {
 
 void NamespaceDevice::settle_losses(Instant lifts_at) {
   losses_.settle(lifts_at);
-  lift_due();
+  if (group_.shut_error() == 0) lift_due();
 }
 
 void NamespaceDevice::arm_lift() {
   lift_timer_.cancel();
+  if (group_.shut_error() != 0) return;
   if (const auto next = losses_.next()) lift_timer_.arm(*next);
 }
 
@@ -139,25 +159,43 @@ void NamespaceDevice::lifted(std::uint8_t number, std::uint32_t times) {
 
 void NamespaceDevice::begin_wait(BlockRequest& r) {
   r.waiting_since_ns = group_.loop().now().time_since_epoch().count();
-  if (!patience_timer_.armed()) check_patience();
+  if (!patience_timer_.armed()) arm_patience();
+}
+
+bool NamespaceDevice::waits_for_loss(const BlockRequest& r) const {
+  return r.loss_fence != kNoSlot || holds_.loss_fenced(range_of(r));
+}
+
+/// What waits for others, that nothing has happened to, waits as long as a command may take.
+Duration NamespaceDevice::patience_for(const BlockRequest& r, Duration patience) const {
+  return waits_for_loss(r) ? patience : std::max(patience, kPatienceMin);
 }
 
 void NamespaceDevice::check_patience() {
   patience_timer_.cancel();
+  arm_patience();
+}
+
+void NamespaceDevice::arm_patience() {
   const auto patience = group_.patience();
   if (!patience || group_.shut_error() != 0) return;
-  std::int64_t first_ns = 0;
+  const Instant now = group_.loop().now();
+  Instant first = Instant::max();
   for_each_waiting([&](const BlockRequest& r) {
-    if (first_ns == 0 || r.waiting_since_ns < first_ns) first_ns = r.waiting_since_ns;
+    first = std::min(first, Instant{Duration(r.waiting_since_ns)} + patience_for(r, *patience));
   });
-  if (first_ns != 0) patience_timer_.arm(Instant{Duration(first_ns) + *patience});
+  if (first == Instant::max()) return;
+  // Looked at again before: it may come to wait for something that was lost.
+  patience_timer_.arm(std::min(first, now + kPatienceCheck));
 }
 
 void NamespaceDevice::expire() {
   const auto patience = group_.patience();
   if (!patience) return;
-  const std::int64_t limit_ns = (group_.loop().now() - *patience).time_since_epoch().count();
-  const auto too_long = [&](const BlockRequest& r) { return r.waiting_since_ns <= limit_ns; };
+  const Instant now = group_.loop().now();
+  const auto too_long = [&](const BlockRequest& r) {
+    return Instant{Duration(r.waiting_since_ns)} + patience_for(r, *patience) <= now;
+  };
   std::uint64_t count = 0;
   while (BlockRequest* const r = take_waiting(too_long)) {
     ++count;
@@ -166,8 +204,8 @@ void NamespaceDevice::expire() {
   }
   if (count != 0) {
     log(LogLevel::warning,
-        fmt::format("{}: {} requests failed: they had waited for {:g} s, for blocks with a write "
-                    "that may still be executed, or for another try",
+        fmt::format("{}: {} requests failed: they had waited for {:g} s or longer, for blocks with "
+                    "a write that may still be executed, or for another try",
                     info_.name, count, std::chrono::duration<double>(*patience).count()));
   }
   check_patience();
@@ -177,7 +215,7 @@ void NamespaceDevice::expire() {
 template <class Each>
 void NamespaceDevice::for_each_waiting(Each each) const {
   for (BlockRequest* r = parked_; r != nullptr; r = r->next) each(*r);
-  for (BlockRequest* r = holds_.first_waiting(); r != nullptr; r = r->newer) each(*r);
+  holds_.for_each_waiting(each);
   for (const RequestList* list : {&reads_.waiting, &writes_.waiting}) {
     for (BlockRequest* r = list->first(); r != nullptr; r = r->newer) each(*r);
   }
@@ -209,8 +247,11 @@ BlockRequest* NamespaceDevice::take_waiting(Pick pick) {
 
 void NamespaceDevice::fail_waiting(int error) {
   const auto any = [](const BlockRequest&) { return true; };
-  while (first_ != nullptr) fail_front(error);
-  while (BlockRequest* const r = take_waiting(any)) {
+  for (;;) {
+    // The end of one may let another go on to where it waits for a queue.
+    while (first_ != nullptr) fail_front(error);
+    BlockRequest* const r = take_waiting(any);
+    if (r == nullptr) return;
     r->error = error;
     end(*r);
   }

@@ -68,6 +68,13 @@ Task<Result<void>> list_namespaces(Scan& scan) {
   }
 }
 
+/// A refusal that says: there is no such namespace. Any other may be a controller that is not quite
+/// ready yet.
+bool says_gone(nvme::Status status) {
+  return status.code() == nvme::StatusCode::invalid_namespace ||
+         status.code() == nvme::StatusCode::invalid_field;
+}
+
 Task<Result<nvme::NamespaceDescriptors>> read_descriptors(Scan& scan, std::uint32_t nsid) {
   Buffer page;
   if (!scan.descriptors) co_return nvme::NamespaceDescriptors{};
@@ -75,7 +82,11 @@ Task<Result<nvme::NamespaceDescriptors>> read_descriptors(Scan& scan, std::uint3
   if (!answer) co_return std::unexpected(answer.error());
   if (!answer->cqe.status.ok()) {
     // Controllers before NVMe 1.3 have none; for later ones it is a namespace that just went.
-    if (scan.association.info.vs < nvme::kVersion13) scan.descriptors = false;
+    if (scan.association.info.vs < nvme::kVersion13) {
+      scan.descriptors = false;
+    } else if (!says_gone(answer->cqe.status)) {
+      scan.association.unsure_namespaces.push_back(nsid);
+    }
     co_return nvme::NamespaceDescriptors{};
   }
   auto decoded = nvme::NamespaceDescriptors::decode(page);
@@ -98,6 +109,7 @@ Task<Result<std::shared_ptr<const Namespace>>> look_at(Scan& scan, std::uint32_t
   if (!answer->cqe.status.ok()) {
     why = fmt::format("namespace {} cannot be identified: {}", nsid,
                       nvme::describe(answer->cqe.status, nvme::StatusContext::admin));
+    if (!says_gone(answer->cqe.status)) scan.association.unsure_namespaces.push_back(nsid);
     co_return none;
   }
   auto descriptors = co_await read_descriptors(scan, nsid);
@@ -153,6 +165,9 @@ Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& a
   auto ns = co_await look_at(scan, nsid, why);
   if (!why.empty()) {
     log(LogLevel::warning, fmt::format("{}: {}", association.params().subnqn, why));
+  }
+  if (ns && std::erase(association.unsure_namespaces, nsid) != 0) {
+    co_return fail(fmt::format("the controller cannot tell of namespace {} now", nsid), EAGAIN);
   }
   co_return ns;
 }

@@ -16,7 +16,8 @@ inline constexpr std::size_t kNamespacesMax = 4096;
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout);
 
 /// One namespace as it is now; nullptr if it is not active or cannot be served (which is logged).
-/// Fails if the controller does not answer.
+/// Fails if the controller does not answer; with EAGAIN if it refuses without saying that there is
+/// no such namespace.
 Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& association,
                                                                   std::uint32_t nsid,
                                                                   Duration timeout);

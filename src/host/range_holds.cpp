@@ -8,6 +8,13 @@
 
 namespace nvmf::host {
 
+namespace {
+
+/// BlockRequest::arrival of a request in late_: after everything.
+constexpr std::uint64_t kLate = std::numeric_limits<std::uint64_t>::max();
+
+}  // namespace
+
 ReactorHolds::ReactorHolds(RangeHolds& all, std::size_t reactor, std::size_t reactors,
                            std::size_t slots)
     : all_(all),
@@ -30,9 +37,41 @@ std::uint16_t ReactorHolds::fence_id(std::size_t index) const {
 // ---- requests ----
 
 bool ReactorHolds::admit_unless_held(BlockRequest& request) {
+  if (fences_seen_ != all_.fences_told_.load(std::memory_order_acquire)) {
+    request.arrival = kLate;
+    late_.push_back(request);
+    return false;
+  }
   const bool held = held_up(request);
   (held ? waiting_ : in_flight_).push_back(request);
   return !held;
+}
+
+/// Whatever had been told of when they came has been learnt of.
+void ReactorHolds::admit_late() {
+  while (BlockRequest* const r = late_.pop_front()) {
+    r->arrival = arrivals_;
+    const bool may_go = admit_unless_held(*r);
+    // Behind again: it is in the list again, with all that were behind it.
+    if (r->arrival == kLate) return;
+    if (may_go) user_->on_admitted(*r);
+  }
+}
+
+void ReactorHolds::postpone(BlockRequest& request) {
+  in_flight_.erase(request);
+  request.arrival = arrivals_;
+  waiting_.push_back(request);
+  gone(range_of(request));
+}
+
+bool ReactorHolds::loss_fenced(ByteRange range) const {
+  for (std::size_t i = 0; i < in_force_; ++i) {
+    const std::uint16_t id = active_[i];
+    if (id < first_fence_ || (id - first_fence_) % kFenceSlots >= kLossFenceSlots) continue;
+    if (entries_[id].range.overlaps(range)) return true;
+  }
+  return false;
 }
 
 bool ReactorHolds::held_up(const BlockRequest& request) const {
@@ -51,12 +90,12 @@ void ReactorHolds::finished(BlockRequest& request) {
 }
 
 void ReactorHolds::withdraw(BlockRequest& request) {
-  waiting_.erase(request);
+  (request.arrival == kLate ? late_ : waiting_).erase(request);
   gone(range_of(request));
 }
 
 void ReactorHolds::abandon(BlockRequest& request) {
-  if (request.fence == kNoSlot) request.fence = fence(range_of(request));
+  if (request.fence == kNoSlot) request.fence = fence(range_of(request), Cause::abandoned);
 }
 
 /// Requests that came before it, and fences of our own: those of others keep it up on their side.
@@ -144,13 +183,15 @@ void ReactorHolds::on_removed(std::uint16_t id) {
 
 // ---- fences ----
 
-std::uint8_t ReactorHolds::fence(ByteRange range) {
+std::uint8_t ReactorHolds::fence(ByteRange range, Cause cause) {
   const auto growth = [&](const ByteRange& at) {
     return std::max(at.end, range.end) - std::min(at.begin, range.begin) - (at.end - at.begin);
   };
-  std::size_t best = 0;
+  const std::size_t first = cause == Cause::lost ? 0 : kLossFenceSlots;
+  const std::size_t end = cause == Cause::lost ? kLossFenceSlots : kFenceSlots;
+  std::size_t best = first;
   std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
-  for (std::size_t i = 0; i < kFenceSlots; ++i) {
+  for (std::size_t i = first; i < end; ++i) {
     // Best is one that is there already, next a free one, then what has to grow least.
     const std::uint64_t grows = fenced_[i] != 0 ? growth(entries_[fence_id(i)].range) : 0;
     const std::uint64_t cost = fenced_[i] == 0 ? 1 : grows == 0 ? 0 : grows + 1;
@@ -164,6 +205,7 @@ std::uint8_t ReactorHolds::fence(ByteRange range) {
   if (least != 0) {
     const ByteRange at = fenced_[best] == 1 ? range : entries_[id].range;
     const ByteRange now{std::min(at.begin, range.begin), std::max(at.end, range.end)};
+    all_.fences_told_.fetch_add(1, std::memory_order_acq_rel);
     for (std::size_t r = 0; r < all_.reactors_.size(); ++r) {
       all_.tell(reactor_, r, [r, id, now](RangeHolds& all) { all.on(r).on_fence(id, now); });
     }
@@ -172,9 +214,14 @@ std::uint8_t ReactorHolds::fence(ByteRange range) {
 }
 
 void ReactorHolds::on_fence(std::uint16_t id, ByteRange range) {
-  if (entries_[id].state == State::none) return enter(id, range, State::fence);
-  // It keeps its place: who waits for the old range waits on.
-  entries_[id].range = range;
+  ++fences_seen_;
+  if (entries_[id].state == State::none) {
+    enter(id, range, State::fence);
+  } else {
+    // It keeps its place: who waits for the old range waits on.
+    entries_[id].range = range;
+  }
+  if (!closed_) admit_late();
 }
 
 void ReactorHolds::lift(std::uint8_t fence, std::uint32_t times) {

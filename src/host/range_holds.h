@@ -11,7 +11,9 @@
 // wait in. Ranges that do not overlap know nothing of each other. Reads are never held up.
 //
 // Fence. A reactor says that something of its own may still be written in a range: until it is
-// lifted, requests that change data there wait on every reactor, and holds are not granted. A fence
+// lifted, requests that change data there wait on every reactor, and holds are not granted. What
+// comes to another reactor before the post that tells it of the fence finds that it is behind, and
+// waits for that post: nothing that follows from what fence() was called for gets past it. A fence
 // itself waits for nothing. There is a fixed number of fences; when they are all in use, the
 // nearest one becomes larger: more waits than has to, never less.
 //
@@ -27,6 +29,7 @@
 // request that it had has finished.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -46,6 +49,8 @@ inline constexpr std::size_t kHoldSlotsMax = 16;
 inline constexpr std::size_t kHoldSlotsMin = 2;
 /// Fences of one reactor. After a loss each unanswered write has its own, so far as they last.
 inline constexpr std::size_t kFenceSlots = 32;
+/// The first of them are for what was lost; the others for requests whose client has gone.
+inline constexpr std::size_t kLossFenceSlots = 24;
 /// BlockRequest::fence and ::slot of a request that has none.
 inline constexpr std::uint8_t kNoSlot = 0xff;
 
@@ -113,14 +118,12 @@ class ReactorHolds {
   // Requests that change data and have no hold of their own.
   /// True: it may go, until finished(). False: it waits until on_admitted(), withdraw() or
   /// take_waiting().
-  bool admit(BlockRequest& request) {
-    request.arrival = arrivals_;
-    if (in_force_ == 0) [[likely]] {
-      in_flight_.push_back(request);
-      return true;
-    }
-    return admit_unless_held(request);
-  }
+  bool admit(BlockRequest& request);
+  /// It was admitted, nothing of it has been sent, and it is to wait for the fences that there are
+  /// now: as if it came just now, and as when admit() says false.
+  void postpone(BlockRequest& request);
+  /// Whether something there was lost and may still be executed.
+  [[nodiscard]] bool loss_fenced(ByteRange range) const;
   /// It was admitted and has ended: also lifts the fence of abandon().
   void finished(BlockRequest& request);
   /// It waits, and is not to be admitted any more.
@@ -136,7 +139,8 @@ class ReactorHolds {
 
   // Fences for what is no request any more.
   /// Each call counts: a fence is lifted when lift() has taken back as many, of this number.
-  std::uint8_t fence(ByteRange range);
+  enum class Cause : std::uint8_t { lost, abandoned };
+  std::uint8_t fence(ByteRange range, Cause cause = Cause::lost);
   void lift(std::uint8_t fence, std::uint32_t times = 1);
   /// What was asked for in `slot`, once this reactor has learnt of it; empty otherwise.
   [[nodiscard]] const ByteRange& held_range(std::size_t slot) const {
@@ -149,9 +153,17 @@ class ReactorHolds {
 
   void close() { closed_ = true; }
   /// One that waits, without admitting it; nullptr if none does.
-  BlockRequest* take_waiting() { return waiting_.pop_front(); }
-  /// The first that waits; the others follow by `newer`.
-  [[nodiscard]] BlockRequest* first_waiting() const { return waiting_.first(); }
+  BlockRequest* take_waiting() {
+    BlockRequest* const r = late_.pop_front();
+    return r != nullptr ? r : waiting_.pop_front();
+  }
+  /// Calls each(BlockRequest&) for those that wait; it must not change who does.
+  template <class Each>
+  void for_each_waiting(Each each) const {
+    for (const RequestList* list : {&waiting_, &late_}) {
+      for (BlockRequest* r = list->first(); r != nullptr; r = r->newer) each(*r);
+    }
+  }
   /// Holds and fences, anybody's, that this reactor knows of now.
   [[nodiscard]] std::size_t in_force() const { return in_force_; }
 
@@ -166,6 +178,7 @@ class ReactorHolds {
   };
 
   bool admit_unless_held(BlockRequest& request);
+  void admit_late();
   [[nodiscard]] bool held_up(const BlockRequest& request) const;
   [[nodiscard]] bool something_in_the_way_of(const Entry& entry) const;
   void gone(ByteRange range);
@@ -188,6 +201,7 @@ class ReactorHolds {
   HoldUser* user_ = nullptr;
   bool closed_ = false;
   std::size_t in_force_ = 0;
+  std::uint64_t fences_seen_ = 0;       // of those that RangeHolds counts
   std::uint64_t arrivals_ = 0;          // holds and fences that were ever learnt of
   std::vector<std::uint32_t> serials_;  // by own slot: rises when it is asked for and released
   std::vector<Entry> entries_;          // by id: all holds, then all fences
@@ -195,6 +209,7 @@ class ReactorHolds {
   std::vector<std::uint32_t> fenced_;   // own fences: how many need each
   RequestList in_flight_;               // admitted, in any order
   RequestList waiting_;                 // by arrival
+  RequestList late_;                    // came while a fence was on its way here; arrival kLate
 };
 
 class RangeHolds : public std::enable_shared_from_this<RangeHolds> {
@@ -227,9 +242,21 @@ class RangeHolds : public std::enable_shared_from_this<RangeHolds> {
   [[nodiscard]] std::size_t owner(std::uint16_t id) const;
 
   const std::vector<transport::Loop*> loops_;
-  std::vector<std::unique_ptr<ReactorHolds>> reactors_;
+  /// Fences told of, by any reactor, before they are posted.
+  alignas(64) std::atomic<std::uint64_t> fences_told_{0};
+  alignas(64) std::vector<std::unique_ptr<ReactorHolds>> reactors_;
   std::vector<Asked> asked_;          // by id
   std::vector<std::uint16_t> order_;  // ids asked for and not released, as they came
 };
+
+inline bool ReactorHolds::admit(BlockRequest& request) {
+  request.arrival = arrivals_;
+  if (in_force_ == 0 && fences_seen_ == all_.fences_told_.load(std::memory_order_acquire))
+      [[likely]] {
+    in_flight_.push_back(request);
+    return true;
+  }
+  return admit_unless_held(request);
+}
 
 }  // namespace nvmf::host

@@ -25,7 +25,8 @@ void Reconnect::lost(Instant now) {
   state_ = LossState::lost;
   lost_at_ = now;
   attempts_ = 0;
-  const bool short_lived = attempt_at_ && now - *attempt_at_ < policy_.reconnect_delay;
+  const bool short_lived =
+      attempt_at_ && now - *attempt_at_ < std::min(policy_.reconnect_delay, kShortLived);
   if (!short_lived) pause_ = {};
   next_ = short_lived ? now + grow_pause() : now;
 }

@@ -11,6 +11,9 @@ namespace nvmf::host {
 
 /// The pause after the first attempt that fails, before jitter: doubles up to reconnect_delay.
 inline constexpr Duration kFirstPause = std::chrono::milliseconds(20);
+/// An association that is lost again so soon after it was begun, or within reconnect_delay if that
+/// is less, counts as an attempt that failed.
+inline constexpr Duration kShortLived = std::chrono::seconds(1);
 /// The longest pause after a refused attempt within the first reconnect_delay after the loss.
 inline constexpr Duration kRefusedPauseMax = std::chrono::milliseconds(100);
 
@@ -26,7 +29,7 @@ class Reconnect {
   Reconnect(const LossPolicy& policy, std::uint64_t seed);
 
   // What happened. Any order is taken: what does not fit the state is passed over.
-  /// Of a live association. One that was lost again within reconnect_delay after the attempt that
+  /// Of a live association. One that was lost again within kShortLived after the attempt that
   /// made it counts for the pauses as an attempt that failed: a target that takes us and drops us,
   /// again and again, is not tried without a pause.
   void lost(Instant now);

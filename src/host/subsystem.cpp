@@ -71,16 +71,18 @@ Task<void> RemoteSubsystem::run() {
     hold_writes();
     co_await attach_queues();
     if (stop_asked_) association_->end(Error{"the connection was called off", 0});
-    if (!association_->ending()) {
+    // On a first connect every error is final.
+    const bool came = !association_->ending();
+    if (came) {
       state_ = State::live;
       events_.on_live();
     }
     do {
       co_await association_->ended();
       reason = association_->end_reason();
-      if (!stop_asked_) begin_loss(reason);
+      if (!stop_asked_ && came) begin_loss(reason);
       co_await end_association();
-    } while (!stop_asked_ && co_await reconnect());
+    } while (!stop_asked_ && came && co_await reconnect());
     timer_.cancel();
     if (given_up_) reason = *given_up_;
     state_ = State::stopping;

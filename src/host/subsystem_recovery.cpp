@@ -15,6 +15,10 @@ namespace nvmf::host {
 
 namespace {
 
+// A namespace of which the controller cannot tell just now, after it said that it has changed.
+constexpr int kIdentifyTries = 10;
+constexpr Duration kIdentifyPause = std::chrono::milliseconds(500);
+
 double seconds(Duration d) {
   return std::chrono::duration<double>(d).count();
 }
@@ -112,13 +116,22 @@ Task<std::optional<Error>> RemoteSubsystem::try_once() {
   // The reactors that have clients are those that there were at first.
   std::vector<transport::Loop*> loops(loops_.begin(),
                                       loops_.begin() + static_cast<long>(groups_.size()));
-  auto made = co_await bring_up(params_, std::move(loops), bring_up_control_);
+  auto made = co_await bring_up(params_, std::move(loops), bring_up_control_, WhenBusy::fail);
   if (!made) co_return made.error();
   take(std::move(*made));
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {
     const auto& there = association_->namespaces;
     const auto found = std::ranges::find(there, namespaces_[i]->info.nsid,
                                          [](const auto& ns) { return ns->info.nsid; });
+    const std::uint32_t nsid = namespaces_[i]->info.nsid;
+    if (std::ranges::find(association_->unsure_namespaces, nsid) !=
+        association_->unsure_namespaces.end()) {
+      const Error reason{fmt::format("the controller cannot tell of namespace {} yet", nsid),
+                         EAGAIN};
+      association_->end(reason);
+      co_await end_association();
+      co_return reason;
+    }
     judge(i, found != there.end() ? *found : nullptr);
   }
   co_await attach_queues();
@@ -140,6 +153,10 @@ void RemoteSubsystem::resume_all() {
                   seconds(now - reconnect_.lost_at()), reconnect_.attempts()));
   reconnect_.live_again();
   failing_ = false;
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    if (!states_[i].stopped.empty()) continue;
+    on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(0); });
+  }
   state_ = State::live;
   for (std::size_t i = 0; i < states_.size(); ++i) begin_replay(i);
   on_reactors([delays = association_->info.retry_delays](QueueGroup& group, auto&) {
@@ -192,6 +209,10 @@ void RemoteSubsystem::on_timer() {
       on_reactors([](QueueGroup&, auto& devices) {
         for (const auto& device : devices) device->set_failing(EIO);
       });
+      // What is in flight on queues that are still being wound up fails with them.
+      if (association_ != nullptr && association_->ending()) {
+        association_->end(association_->end_reason());
+      }
     }
   }
   fail_stopped();
@@ -208,15 +229,19 @@ void RemoteSubsystem::fail_stopped() {
 
 Result<void> RemoteSubsystem::set_policy(const LossPolicy& policy) {
   if (auto ok = check(policy); !ok) return ok;
+  if (state_ == State::stopping || state_ == State::ended) {
+    return fail(params_.name + " is being disconnected", ENOTCONN);
+  }
   reconnect_.set_policy(policy, loops_[0]->now());
   params_.loss = policy;
   // Deadlines that are no more, or not yet: what failed meanwhile has failed.
   const auto fails_at = reconnect_.io_fails_at();
   if (failing_ && (!fails_at || *fails_at > loops_[0]->now())) {
     failing_ = false;
-    on_reactors([](QueueGroup&, auto& devices) {
-      for (const auto& device : devices) device->set_failing(0);
-    });
+    for (std::size_t i = 0; i < states_.size(); ++i) {
+      if (!states_[i].stopped.empty()) continue;
+      on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(0); });
+    }
   }
   on_reactors([p = patience()](QueueGroup& group, auto&) { group.set_patience(p); });
   if (state_ == State::live || state_ == State::lost) arm_timers();
@@ -292,8 +317,10 @@ void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const 
   if (s.replayer) s.replayer->resume(found);
   // What has to be written again comes first; replay() lets the clients go on.
   const bool wait = s.must_replay;
-  on_reactors([index, found, wait](QueueGroup&, auto& devices) {
-    devices[index]->set_failing(0);
+  // While the connection is lost, resume_all() says when requests do not fail any more.
+  const bool is_live = state_ == State::live;
+  on_reactors([index, found, wait, is_live](QueueGroup&, auto& devices) {
+    if (is_live) devices[index]->set_failing(0);
     devices[index]->resume(found, !wait);
   });
   begin_replay(index);
@@ -326,8 +353,19 @@ Task<void> RemoteSubsystem::check_namespaces(std::vector<std::uint32_t> nsids) {
     const std::uint32_t nsid = namespaces_[i]->info.nsid;
     if (!nsids.empty() && std::ranges::find(nsids, nsid) == nsids.end()) continue;
     auto found = co_await identify_namespace(*association_, nsid, params_.admin_timeout);
-    // The association is about to end; the next one looks at everything.
-    if (!found || association_->ending() || !live()) co_return;
+    for (int tries = 0; tries < kIdentifyTries && !found && found.error().code == EAGAIN; ++tries) {
+      co_await sleep(*loops_[0], kIdentifyPause);
+      if (association_->ending() || stop_asked_) co_return;
+      found = co_await identify_namespace(*association_, nsid, params_.admin_timeout);
+    }
+    if (!found && found.error().code == EAGAIN) {
+      // The next association has to look at it before it is used.
+      association_->lose(found.error());
+      co_return;
+    }
+    // The association is about to end; the next one looks at everything. It may still be on its
+    // way to being used: the controller tells of a change once.
+    if (!found || association_->ending() || stop_asked_) co_return;
     if (*found == nullptr) {
       states_[i].found.reset();
       // It is the controller's own word: there is nothing to wait for.

@@ -248,6 +248,9 @@ void SocketStream::send() {
       if (errno == EINTR) continue;
       writable_ = false;
       if (errno == EAGAIN) return;
+      // Not the peer's doing, a timeout of our own for example. Reading on would end as if the peer
+      // had closed: the error has been told, and the socket is shut.
+      if (errno != EPIPE && errno != ECONNRESET) return fail_with(stream_error(peer_, errno));
       // The peer may have said why before it closed: read that first.
       send_error_ = errno;
       readable_ = true;

@@ -36,6 +36,18 @@ TEST(FenceTime, ADisabledControllerExecutesNothing) {
   EXPECT_EQ(lasts(end), seconds(7)) << "needs no keep-alive timer";
 }
 
+// Linux's target clears CSTS.RDY at once, whatever it has under way, and reports no CQT.
+TEST(FenceTime, ADisabledControllerWithoutCqtIsGivenTime) {
+  AssociationEnd end = silent_end();
+  end.controller_disabled = true;
+  end.cqt_ms = 0;
+  ConnectParams params;
+  params.cqt_unreported = seconds(4);
+  EXPECT_EQ(lasts(end, params), seconds(7 + 4));
+  end.nothing_unanswered = true;
+  EXPECT_EQ(lasts(end, params), seconds(7));
+}
+
 TEST(FenceTime, SilenceIsTwoKattsAfterTheLastKeepAlive) {
   EXPECT_EQ(lasts(silent_end()), seconds(2 * 5 + 3));
 }

@@ -193,7 +193,7 @@ TEST(RangeHolds, MoreFencesThanThereAreGrowRatherThanLeak) {
   for (std::size_t i = 0; i < many; ++i) {
     fences.push_back(rig.on(0).fence({i << 20, (i << 20) + 4096}));
   }
-  EXPECT_EQ(std::set<std::uint8_t>(fences.begin(), fences.end()).size(), host::kFenceSlots);
+  EXPECT_EQ(std::set<std::uint8_t>(fences.begin(), fences.end()).size(), host::kLossFenceSlots);
   rig.settle();
   std::vector<BlockRequest> later;
   for (std::size_t i = 0; i < many; ++i) later.push_back(write_of({i << 20, (i << 20) + 512}));

@@ -10,6 +10,7 @@ namespace {
 
 using host::BlockOp;
 using host::ConnectionState;
+using std::chrono::microseconds;
 using testing::HasSubstr;
 using transport::ControllerCommand;
 
@@ -203,6 +204,7 @@ TEST_F(Recovery, WithoutAFenceAWriteIsDoneAgainAtOnce) {
 }
 
 TEST_F(Recovery, OneQueueClosedDisablesTheControllerAndFencesNothing) {
+  target.id.cqt = 1000;
   go(2);
   hold_io();
   std::vector<std::byte> data = sim::pattern(kBlock, 1);
@@ -216,6 +218,91 @@ TEST_F(Recovery, OneQueueClosedDisablesTheControllerAndFencesNothing) {
   EXPECT_EQ(write.error, 0);
   EXPECT_LE(loop.now() - lost, milliseconds(500));
   EXPECT_TRUE(wait_for([&] { return watcher.again == 1; }, milliseconds(10)));
+}
+
+TEST_F(Recovery, ResetWaitsForAnswersAndRefusalsAreNoErrors) {
+  go(2);
+  // The first write is answered late, the others are refused, as by a controller being disabled.
+  ControllerCommand* held = nullptr;
+  FakeTarget::Connection* queue = nullptr;
+  int refused = 0;
+  bool fresh = false;  // the next association has begun
+  target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
+    const bool connect =
+        c.sqe.is_fabrics() && c.sqe.fabrics_type() == nvme::FabricsType::connect;
+    if (connect) fresh = true;
+    if (at.qid == 0 || c.sqe.is_fabrics() || fresh) return false;
+    if (held == nullptr) {
+      held = &c;
+      queue = &at;
+      return true;
+    }
+    loop.post([&at, &c, &refused] {
+      ++refused;
+      nvme::Status status = nvme::StatusCode::command_sequence_error;
+      status.dnr = true;
+      at.respond(c, status);
+    });
+    return true;
+  };
+  std::vector<std::byte> data = sim::pattern(kBlock, 1);
+  std::vector<std::unique_ptr<Request>> requests;
+  for (std::size_t i = 0; i < 10; ++i) {
+    requests.push_back(std::make_unique<Request>());
+    for (const auto& link : loop.links()) link->options.latency = milliseconds(1);
+    submit(*requests.back(), BlockOp::write, i, data, i % 2);
+  }
+  loop.run_for(microseconds(1500));
+  ASSERT_TRUE(host_->reset().has_value());
+  loop.run_for(milliseconds(200));
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(watcher.again, 0) << "an answer is waited for";
+  queue->respond(*held, nvme::Status{});
+  const Instant answered = loop.now();
+  ASSERT_TRUE(wait_for(
+      [&] { return std::ranges::all_of(requests, [](const auto& r) { return r->done(); }); }));
+  EXPECT_LE(loop.now() - answered, milliseconds(200)) << "nothing was fenced";
+  for (const auto& r : requests) EXPECT_EQ(r->error, 0);
+}
+
+TEST_F(Recovery, NoPatienceIsNoneForRequestsThatNothingHappenedTo) {
+  params.loss.fast_io_fail = Duration{};
+  params.loss.ctrl_loss = Duration{};
+  go(2);
+  std::vector<std::byte> piece = sim::pattern(100, 1);
+  for (std::size_t i = 0; i < 20; ++i) {
+    Request w;
+    w.op = BlockOp::write;
+    w.offset_bytes = 10 + 50 * i;
+    w.length_bytes = piece.size();
+    w.data = piece.data();
+    host_->device(i % 2, 1)->submit(w);
+    ASSERT_TRUE(wait_for([&] { return w.done(); }));
+    EXPECT_EQ(w.error, 0);
+  }
+}
+
+TEST_F(Recovery, WhatWaitsForAQueueGoesRoundTheFence) {
+  go();
+  hold_io();
+  std::vector<std::byte> old_data = sim::pattern(kBlock, 1);
+  std::vector<std::byte> new_data = sim::pattern(kBlock, 2);
+  std::vector<std::unique_ptr<Request>> filling;
+  Request lost, unsent;
+  submit(lost, BlockOp::write, 5, old_data);
+  for (std::size_t i = 0; i < 60; ++i) {  // more than the queues take
+    filling.push_back(std::make_unique<Request>());
+    submit(*filling.back(), BlockOp::write, 100 + i, old_data);
+  }
+  submit(unsent, BlockOp::write, 5, new_data);
+  loop.run_for(milliseconds(10));
+  target.intercept = {};
+  kill_target();
+  const Instant begin = loop.now();
+  ASSERT_TRUE(wait_for([&] { return unsent.done(); }));
+  EXPECT_EQ(unsent.error, 0);
+  EXPECT_GE(loop.now() - begin, seconds(2)) << "it was sent into the fence";
+  ASSERT_TRUE(wait_for([&] { return lost.done(); }));
 }
 
 TEST_F(Recovery, SilenceIsWaitedForByKeepAliveTimes) {
@@ -274,6 +361,7 @@ TEST_F(Recovery, FastIoFailEndsWhatWaitsAndWhatComesUntilItIsBack) {
   EXPECT_EQ(comes.error, EIO);
   refuse(false);
   ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  loop.run_for(milliseconds(1));
   Request after;
   submit(after, BlockOp::write, 1, data);
   ASSERT_TRUE(wait_for([&] { return after.done(); }, milliseconds(10)));
@@ -386,6 +474,7 @@ TEST_F(Recovery, ADifferentDiskFailsItsRequestsAfterTheirTime) {
   target.namespaces[1].descriptors.uuid = uuid(1);
   ASSERT_TRUE(host_->reset().has_value());
   ASSERT_TRUE(wait_for([&] { return watcher.again == 2; }));
+  loop.run_for(milliseconds(1));
   Request again;
   submit(again, BlockOp::read, 5, data);
   ASSERT_TRUE(wait_for([&] { return again.done(); }, milliseconds(10)));

@@ -75,7 +75,7 @@ inline constexpr Duration kSentencesPeriod{std::chrono::seconds(10)};
 /// How long replies may take to drain after the last one was queued, before the client is reset.
 inline constexpr Duration kLinger{std::chrono::seconds(5)};
 /// The same once the server's grace at shutdown is over.
-inline constexpr Duration kLingerAfterGrace{std::chrono::seconds(1)};
+inline constexpr Duration kLingerAfterGrace{std::chrono::milliseconds(300)};
 /// While requests wait for buffers that other reactors hold, this is how often we look again; ever
 /// more seldom when it is in vain.
 inline constexpr Duration kBufferRetry{std::chrono::milliseconds(1)};
