@@ -228,8 +228,7 @@ TEST_F(Recovery, ResetWaitsForAnswersAndRefusalsAreNoErrors) {
   int refused = 0;
   bool fresh = false;  // the next association has begun
   target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
-    const bool connect =
-        c.sqe.is_fabrics() && c.sqe.fabrics_type() == nvme::FabricsType::connect;
+    const bool connect = c.sqe.is_fabrics() && c.sqe.fabrics_type() == nvme::FabricsType::connect;
     if (connect) fresh = true;
     if (at.qid == 0 || c.sqe.is_fabrics() || fresh) return false;
     if (held == nullptr) {
@@ -637,6 +636,98 @@ TEST_F(Recovery, StopEndsItInEveryState) {
       loop.run_for(seconds(1));
     }
   }
+}
+
+TEST_F(Recovery, APeerThatIsGoneWithoutAWordIsFound) {
+  params.keep_alive_ms = 1000;
+  go(2);
+  // Half-open: the target's machine lost its power, nothing was in flight.
+  for (const auto& link : loop.links()) link->vanish(sim::Side::server);
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  EXPECT_EQ(host_->still_executing_for(), Duration{});
+}
+
+TEST_F(Recovery, FinIsALossToo) {
+  go(2);
+  hold_io();
+  std::vector<std::byte> data = sim::pattern(kBlock, 1);
+  Request write;
+  submit(write, BlockOp::write, 5, data);
+  loop.run_for(milliseconds(10));
+  target.intercept = {};
+  const Instant lost = loop.now();
+  for (std::uint16_t qid = 0; qid <= 2; ++qid) target.connection(qid)->qpair.finish();
+  ASSERT_TRUE(wait_for([&] { return write.done(); }));
+  EXPECT_EQ(write.error, 0);
+  EXPECT_GE(loop.now() - lost, seconds(2)) << "CQT";
+  EXPECT_LE(loop.now() - lost, milliseconds(2300));
+}
+
+TEST_F(Recovery, WhoTakesUsAndDropsUsIsNotTriedWithoutPause) {
+  go();
+  int accepted = 0;
+  loop.on_link = [&](const std::shared_ptr<sim::Link>& link) {
+    ++accepted;
+    loop.post([link] { link->cut(); });
+  };
+  kill_target();
+  loop.run_for(seconds(60));
+  EXPECT_GE(accepted, 8);
+  EXPECT_LE(accepted, 40);
+  loop.on_link = {};
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+}
+
+TEST_F(Recovery, AControllerThatIsNotReadyYetIsTriedAgain) {
+  go();
+  target.becomes_ready = false;
+  kill_target();
+  loop.run_for(seconds(20));
+  EXPECT_EQ(watcher.again, 0);
+  EXPECT_THAT(host_->health().last_attempt, HasSubstr("CSTS.RDY"));
+  target.becomes_ready = true;
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+}
+
+TEST_F(Recovery, RefusalsWithDnrAreTriedAgainAfterALoss) {
+  go();
+  int refusals = 0;
+  target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
+    if (!c.sqe.is_fabrics() || c.sqe.fabrics_type() != nvme::FabricsType::connect) return false;
+    if (refusals == 3) return false;
+    ++refusals;
+    nvme::Status status = nvme::StatusCode::connect_invalid_parameters;
+    status.dnr = true;
+    at.respond(c, status);
+    return true;
+  };
+  kill_target();
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  EXPECT_EQ(refusals, 3);
+}
+
+TEST_F(Recovery, SeveralLossesKeepTheLongestFence) {
+  params.keep_alive_ms = 1000;
+  go();
+  std::vector<std::byte> data = sim::pattern(kBlock, 1);
+  Request first, second;
+  // The first is lost in silence, the second, elsewhere, by RST soon afterwards.
+  hold_io();
+  submit(first, BlockOp::write, 5, data);
+  loop.run_for(milliseconds(10));
+  for (const auto& link : loop.links()) link->blackhole();
+  const Instant silent = loop.now();
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  submit(second, BlockOp::write, 7, data);
+  loop.run_for(milliseconds(10));
+  target.intercept = {};
+  kill_target();
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 2; }));
+  ASSERT_TRUE(wait_for([&] { return first.done(); }));
+  EXPECT_GE(loop.now() - silent, seconds(4));
+  ASSERT_TRUE(wait_for([&] { return second.done(); }));
+  EXPECT_EQ(first.error, 0);
+  EXPECT_EQ(second.error, 0);
 }
 
 // ---- the volatile write cache ----
