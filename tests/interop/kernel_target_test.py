@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """nvmf-connect against nvmet, the target in Debian's kernel, in a machine of its own: bring-up,
 identify, data through nbdcopy with every choice of digests, both block sizes, in-capsule and R2T
-writes, four I/O queues, refusals, and the loss of the target."""
+writes, four I/O queues, refusals; taken down and up under I/O (kernel_loss.py), and lost for good."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ import sys
 import time
 
 import cases
+import kernel_loss
 import nvmet
 import programs
 import vm
@@ -17,7 +18,7 @@ from programs import HOST_ID, HOST_NQN, Connection
 from wiretap import Wiretap
 
 MEBIBYTES = 64
-LIMIT = 420
+LIMIT = 540
 IO_QUEUES = 4
 LOSS_LIMIT = 30
 IN_PARALLEL = (f"--connections={IO_QUEUES}", f"--threads={IO_QUEUES}", "--requests=16")
@@ -227,8 +228,8 @@ def refused(bench):
 
 
 def target_lost(bench):
-    """The machine is switched off: the process ends by itself, with the reason."""
-    connection = bench.connect(bench.machine.port, "-k", "5")
+    """The machine is switched off for good: the process ends by itself, with the reason."""
+    connection = bench.connect(bench.machine.port, "-k", "5", "-l", "3")
     try:
         bench.machine.stop()
         status = connection.wait(LOSS_LIMIT)
@@ -254,6 +255,7 @@ def run_all(bench, counted):
     counted.run("in the background: list, disconnect", background, bench)
     counted.run("--run", while_command_runs, bench)
     counted.run("refused: host, subsystem, namespace", refused, bench)
+    kernel_loss.run_all(bench, counted)
     counted.run("target switched off", target_lost, bench)
 
 

@@ -38,7 +38,6 @@ def _put(value, path):
 
 def _namespace_lines(index, subsystem, namespace):
     disk = f"{CONFIG}/nullb/disk{index}"
-    entry = f"{CONFIG}/nvmet/subsystems/{subsystem.nqn}/namespaces/{namespace.nsid}"
     return [
         f"mkdir {disk}",
         _put(namespace.mebibytes, f"{disk}/size"),
@@ -46,13 +45,24 @@ def _namespace_lines(index, subsystem, namespace):
         _put(1, f"{disk}/memory_backed"),
         _put(1, f"{disk}/discard"),
         _put(1, f"{disk}/power"),
+    ] + _entry_lines(index, subsystem, namespace.nsid, namespace.uuid, namespace.nguid)
+
+
+def _entry_folder(subsystem, nsid):
+    return f"{CONFIG}/nvmet/subsystems/{subsystem.nqn}/namespaces/{nsid}"
+
+
+def _entry_lines(index, subsystem, nsid, uuid=None, nguid=None):
+    """The namespace itself, whose disk is there. Without identifiers the kernel makes up new ones."""
+    disk, entry = f"{CONFIG}/nullb/disk{index}", _entry_folder(subsystem, nsid)
+    return [
         # Kernels up to 6.1 name the device after the index, later ones after the folder.
         f"device=/dev/disk{index}",
         f"[ -b $device ] || device=/dev/nullb$(cat {disk}/index)",
         f"mkdir {entry}",
         f"echo $device >{entry}/device_path",
-        _put(namespace.uuid, f"{entry}/device_uuid"),
-        _put(namespace.nguid, f"{entry}/device_nguid"),
+        *([_put(uuid, f"{entry}/device_uuid")] if uuid else []),
+        *([_put(nguid, f"{entry}/device_nguid")] if nguid else []),
         _put(1, f"{entry}/enable"),
     ]
 
@@ -91,6 +101,60 @@ def setup_commands(subsystems, ports):
     for number, port in enumerate(ports, start=1):
         lines += _port_lines(number, port)
     return "\n".join(lines) + "\n"
+
+
+def _script(lines):
+    return "\n".join(["set -e", *lines]) + "\n"
+
+
+def unlink_commands():
+    """Every port lets go of every subsystem: their controllers end, and nobody listens."""
+    return _script([f"rm {CONFIG}/nvmet/ports/*/subsystems/*"])
+
+
+def link_commands(nqns):
+    return _script([f"for port in {CONFIG}/nvmet/ports/*; do"]
+                   + [f"  ln -s {CONFIG}/nvmet/subsystems/{nqn} $port/subsystems/{nqn}"
+                      for nqn in nqns] + ["done"])
+
+
+def take_down_commands(subsystem):
+    """Removes a subsystem with its namespaces, under whoever uses it. Its disks stay."""
+    folder = f"{CONFIG}/nvmet/subsystems/{subsystem.nqn}"
+    return _script([f"rm {CONFIG}/nvmet/ports/*/subsystems/{subsystem.nqn}",
+                    *(f"rmdir {_entry_folder(subsystem, namespace.nsid)}"
+                      for namespace in subsystem.namespaces),
+                    f"rmdir {folder}"])
+
+
+def bring_back_commands(subsystem, disks):
+    """Makes it again as it was. `disks`: the indices of its namespaces' disks."""
+    lines = _subsystem_lines(subsystem)
+    for index, namespace in zip(disks, subsystem.namespaces):
+        lines += _entry_lines(index, subsystem, namespace.nsid, namespace.uuid, namespace.nguid)
+    return _script(lines) + link_commands((subsystem.nqn,))
+
+
+def remove_namespace_commands(subsystem, nsid):
+    return _script([f"rmdir {_entry_folder(subsystem, nsid)}"])
+
+
+def plain_namespace_commands(subsystem, nsid, index):
+    """Makes a namespace without saying who it is."""
+    return _script(_entry_lines(index, subsystem, nsid))
+
+
+def make_namespace_commands(subsystem, nsid, index):
+    """Makes a namespace that was removed as it was."""
+    uuid, nguid = next((one.uuid, one.nguid) for one in subsystem.namespaces if one.nsid == nsid)
+    return _script(_entry_lines(index, subsystem, nsid, uuid, nguid))
+
+
+def rename_namespace_commands(subsystem, nsid, number):
+    """Gives a namespace the identifiers of `number`. It is away for a moment."""
+    entry = _entry_folder(subsystem, nsid)
+    return _script([_put(0, f"{entry}/enable"), _put(uuid_of(number), f"{entry}/device_uuid"),
+                    _put(nguid_of(number), f"{entry}/device_nguid"), _put(1, f"{entry}/enable")])
 
 
 def uuid_of(number):
