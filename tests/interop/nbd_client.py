@@ -27,6 +27,12 @@ def name_of(uri):
     return uri.partition("?")[0].rpartition("/")[2]
 
 
+def go_option(name=b""):
+    """What a client sends after the greeting: its flags, and the wish to use that export."""
+    return (struct.pack(">IQIII", 3, OPTION, GO_OPTION, 6 + len(name), len(name))
+            + name + b"\0\0")
+
+
 class Client:
     """One connection. ask_…() returns a cookie at once; take() gives the next reply, of whichever
     request; the others do both."""
@@ -65,8 +71,7 @@ class Client:
     def go(self):
         magic, option, flags = struct.unpack(">QQH", self.receive(18))
         cases.check(option == OPTION and flags == 3, "this is not the greeting of an NBD server")
-        self.socket.sendall(struct.pack(">IQIII", 3, OPTION, GO_OPTION, 6 + len(self._name),
-                                        len(self._name)) + self._name + b"\0\0")
+        self.socket.sendall(go_option(self._name))
         while True:
             _, _, kind, length = struct.unpack(">QIII", self.receive(20))
             self.receive(length)

@@ -6,13 +6,12 @@ and file descriptors are what they were, and an idle nvmf-connect is small."""
 import argparse
 import contextlib
 import os
-import socket
-import struct
 import sys
 import time
 
 import cases
 import programs
+from nbd_client import DISCONNECT, FLUSH, READ, WRITE, ZEROES, Client, go_option
 
 LIMIT = 240
 NQN = "nqn.2024-05.org.example:crowd"
@@ -22,64 +21,6 @@ IDLE_MIB = 20  # resident, of an nvmf-connect that has nothing to do
 GROWTH_MIB = 4  # what the allocator may keep
 AT_ONCE = 200
 VISITS = 10_000
-PATIENCE = 30
-
-OPTION, REQUEST, SIMPLE = 0x49484156454F5054, 0x25609513, 0x67446698
-READ, WRITE, DISCONNECT, FLUSH, ZEROES = 0, 1, 2, 3, 6
-GO = struct.pack(">IQIIIH", 3, OPTION, 7, 6, 0, 0)
-
-
-class Client:
-    """One connection; simple replies."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(path)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
-
-    def receive(self, size):
-        data = bytearray(size)
-        view, got = memoryview(data), 0
-        while got < size:
-            count = self.socket.recv_into(view[got:])
-            cases.check(count > 0, f"the server closed after {got} of {size} bytes")
-            got += count
-        return bytes(data)
-
-    def go(self):
-        magic, option, flags = struct.unpack(">QQH", self.receive(18))
-        cases.check(option == OPTION and flags == 3, "this is not the greeting of an NBD server")
-        self.socket.sendall(GO)
-        while True:
-            _, _, kind, length = struct.unpack(">QIII", self.receive(20))
-            self.receive(length)
-            cases.check(kind < 1 << 31, f"GO was refused with {kind:#x}")
-            if kind == 1:
-                return self
-
-    def ask(self, command, cookie, offset=0, length=0, payload=b""):
-        self.socket.sendall(struct.pack(">IHHQQI", REQUEST, 0, command, cookie, offset, length)
-                            + payload)
-
-    def answer(self, cookie, length=0):
-        magic, error, got = struct.unpack(">IIQ", self.receive(16))
-        cases.check((magic, error, got) == (SIMPLE, 0, cookie),
-                    f"request {cookie} was answered with {magic:#x}, error {error}, cookie {got}")
-        return self.receive(length)
-
-    def write(self, offset, data):
-        self.ask(WRITE, offset, offset, len(data), data)
-        self.answer(offset)
-
-    def read(self, offset, length):
-        self.ask(READ, offset + 1, offset, length)
-        return self.answer(offset + 1, length)
 
 
 class Scene:
@@ -158,9 +99,9 @@ def large_copies(scene):
                 if number + under_way < len(places):
                     place = places[number + under_way]
                     client.ask(READ, place, place, size)
-                _, error, cookie = struct.unpack(">IIQ", client.receive(16))
-                cases.check(error == 0, f"a read of {size} bytes failed with {error}")
-                cases.check(client.receive(size) == data, f"{size} bytes came back changed")
+                reply = client.take()
+                cases.check(reply and reply.error == 0, f"a read of {size} bytes: {reply}")
+                cases.check(reply.data == data, f"{size} bytes came back changed")
             offset += 64 * MIB
 
 
@@ -181,9 +122,9 @@ def visit(path, point):
         if point == 0:
             return
         if point <= 5:
-            client.socket.sendall(GO[:point * 5])
+            client.socket.sendall(go_option()[:point * 5])
         elif point == 6:
-            client.socket.sendall(GO)
+            client.socket.sendall(go_option())
         elif point == 7:
             client.socket.sendall(bytes(100))
         else:
