@@ -52,6 +52,13 @@ class TargetThread {
     if (stopping_.exchange(true)) return;
     reactor_->post([this] { target_->stop([this](Result<void>) { reactor_->stop(); }); });
   }
+  /// From any thread: every connection ends, and it listens again 10 ms later.
+  void restart(std::uint32_t max_queues) {
+    reactor_->post([this, max_queues] {
+      EXPECT_TRUE(
+          target_->restart({.down = std::chrono::milliseconds(10), .max_queues = max_queues}));
+    });
+  }
   std::uint16_t port = 0;
 
  private:
@@ -172,7 +179,26 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
     }
     if (when_live_) when_live_();
   }
+  /// On the control loop, as long as there is work and for a bounded number of times.
+  host::Task<void> lose_often() {
+    using std::chrono::milliseconds;
+    for (std::uint32_t i = 0; i < 12 && finished_ < workers_.size() && !ended_; ++i) {
+      co_await host::sleep(pool_->at(0), milliseconds(3));
+      if (i % 3 == 0) {
+        (void)subsystem_->reset();
+      } else {
+        target_->restart(i % 4 == 1 ? 1 : kReactors + 1);
+      }
+      (void)co_await subsystem_->namespace_health();
+      losses_ = subsystem_->health().losses;
+      co_await host::sleep(pool_->at(0), milliseconds(60));
+      losses_ = subsystem_->health().losses;
+    }
+    losing_ = false;
+    if (finished_ == workers_.size() && !ended_) subsystem_->stop();
+  }
   void all_finished() {
+    if (losing_) return;  // lose_often() ends it
     subsystem_->stop();
     if (ended_) pool_->stop();
   }
@@ -190,6 +216,8 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
   std::uint64_t skew_ = 0;
   std::size_t finished_ = 0;
   bool live_ = false;
+  bool losing_ = false;
+  std::uint64_t losses_ = 0;
   std::optional<Error> ended_;
 };
 
@@ -206,6 +234,7 @@ TEST_P(RealLoop, SeveralReactorsWriteAndReadBack) {
 }
 
 TEST_P(RealLoop, TargetGoesWhileAllReactorsAreBusy) {
+  params_.loss.ctrl_loss = Duration{};
   when_live_ = [this] { target_->stop(); };
   run();
   ASSERT_TRUE(live_);
@@ -231,6 +260,7 @@ TEST_P(RealLoop, SeveralReactorsWriteAndReadBackWhatIsNotWholeBlocks) {
 }
 
 TEST_P(RealLoop, TargetGoesWhileRangesAreHeld) {
+  params_.loss.ctrl_loss = Duration{};
   skew_ = 100;
   when_live_ = [this] { target_->stop(); };
   run();
@@ -244,6 +274,23 @@ TEST_P(RealLoop, StopWhileRangesAreHeld) {
   run();
   ASSERT_TRUE(live_);
   EXPECT_EQ(ended_->code, 0);
+}
+
+// Lost again and again, with fewer queues and with more, and asked about it all the time.
+TEST_P(RealLoop, LossesWhileAllReactorsAreBusy) {
+  skew_ = 100;
+  params_.cqt_unreported = std::chrono::milliseconds(20);
+  params_.unflushed = host::Unflushed::replay;
+  losing_ = true;
+  when_live_ = [this] { host::spawn(lose_often()); };
+  run();
+  ASSERT_TRUE(live_) << ended_->message;
+  EXPECT_EQ(ended_->code, 0) << ended_->message;
+  EXPECT_GE(losses_, 2u);
+  for (const auto& w : workers_) {
+    EXPECT_EQ(w->errors, 0u);
+    EXPECT_TRUE(w->verified());
+  }
 }
 
 TEST_P(RealLoop, NobodyListens) {
