@@ -17,7 +17,8 @@ import cases
 import programs
 import trouble
 
-LIMIT = 540
+LIMIT = 300
+MINUTE = 60
 DISK_MIB = 64
 QUEUES = 3
 CQT_MS = 200
@@ -208,8 +209,9 @@ LONG = (killed,)
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", default="build/release/bin", help="folder with our programs")
-    parser.add_argument("--seconds", type=int, default=60,
-                        help="how long fio runs in each case (half of it in the lesser ones)")
+    parser.add_argument("--seconds", type=int, default=MINUTE,
+                        help="how long fio runs in each case; if less than a minute, in the lesser "
+                        "ones half of it")
     parser.add_argument("--io", action="append", choices=("io_uring", "epoll"),
                         help="only this event loop, for every case")
     parser.add_argument("--only", action="append", help="only cases whose names contain this")
@@ -231,7 +233,8 @@ def main():
                 for name, function in CASES:
                     if not (options.io or io == "io_uring" or function in LONG):
                         continue
-                    loss.seconds = options.seconds / (1 if function in LONG else 2)
+                    long = function in LONG or options.seconds >= MINUTE
+                    loss.seconds = options.seconds / (1 if long else 2)
                     if function is cable_pulled and not may_make_networks():
                         print(f"       {name}: left out, this user may not make networks")
                         continue
