@@ -9,7 +9,8 @@
 
 namespace nvmf::simulator {
 
-Checker::Checker(const std::vector<std::size_t>& granules) {
+Checker::Checker(const std::vector<std::size_t>& granules, host::Unflushed promise)
+    : promise_(promise) {
   requests_.push_back(
       {.what = What::zeroes, .fua = true, .ok = true, .submitted = 0, .ended = 0, .closed = 0});
   for (const std::size_t n : granules) disks_.emplace_back(n);
@@ -24,6 +25,7 @@ Id Checker::submitted(What what, std::size_t ns, std::size_t begin, std::size_t 
                        .end = end,
                        .fua = fua,
                        .ok = false,
+                       .process = process_,
                        .submitted = ++now_});
   if (what == What::flush) flushes_.push_back(id);
   if (what == What::write || what == What::zeroes) {
@@ -57,7 +59,13 @@ void Checker::orphaned(Id id) {
 }
 
 void Checker::power_lost() {
-  powers_.push_back(++now_);
+  powers_.push_back(
+      {.at = ++now_, .process = process_, .replayed = promise_ == host::Unflushed::replay});
+}
+
+void Checker::process_gone() {
+  ++process_;
+  for (Power& power : powers_) power.replayed = false;
 }
 
 void Checker::look(std::size_t ns, std::span<const Id> values) {
@@ -85,18 +93,31 @@ void Checker::violate(std::string sentence) {
   if (!violation_) violation_ = std::move(sentence);
 }
 
-bool Checker::durable_at(const Request& write, Seq power) const {
+/// Somebody was told, before this flush had ended, that writes may have been lost.
+bool Checker::warned(const Request& flush, const Power& power) const {
+  return std::ranges::any_of(requests_, [&](const Request& r) {
+    return (r.what == What::flush || r.fua) && !r.ok && r.ended != kOpen && r.ns == flush.ns &&
+           r.process == flush.process && r.ended > power.at && r.submitted < flush.ended;
+  });
+}
+
+bool Checker::durable_at(const Request& write, const Power& power) const {
   if (!write.ok) return false;
   if (write.fua) return true;
+  if (power.replayed && write.process == power.process) return true;
   return std::ranges::any_of(flushes_, [&](Id id) {
     const Request& f = requests_[id];
-    return f.ok && f.ns == write.ns && write.ended < f.submitted && f.ended < power;
+    if (!f.ok || f.ns != write.ns || write.ended >= f.submitted) return false;
+    if (f.ended < power.at) return true;
+    return promise_ == host::Unflushed::fail && f.process == write.process &&
+           write.process == power.process && !warned(f, power);
   });
 }
 
 bool Checker::lost_by_power(const Request& write, Seq from, Seq until) const {
-  return std::ranges::any_of(powers_,
-                             [&](Seq p) { return from < p && p < until && !durable_at(write, p); });
+  return std::ranges::any_of(powers_, [&](const Power& p) {
+    return from < p.at && p.at < until && !durable_at(write, p);
+  });
 }
 
 /// Why nothing can read the value of `value` any more; empty if something can.
@@ -120,7 +141,7 @@ std::string Checker::hidden(const Granule& at, Id value, Interval read) const {
 void Checker::see(Granule& at, Id value, Interval read) {
   for (const Sight& sight : at.sights) {
     // The earlier sight says as much, unless power was lost since.
-    const bool power = !powers_.empty() && powers_.back() > sight.submitted;
+    const bool power = !powers_.empty() && powers_.back().at > sight.submitted;
     if (sight.id == value && !power) return;
   }
   at.sights.push_back({value, read.begin, read.end});
@@ -149,7 +170,10 @@ void Checker::judge(std::size_t ns, std::size_t granule, Id value, Interval read
   std::string why = hidden(at, 0, read);
   if (why.empty()) origins.push_back(0);
   for (const Id id : at.writes) {
-    if (requests_[id].what == What::zeroes && hidden(at, id, read).empty()) origins.push_back(id);
+    if (requests_[id].what != What::zeroes) continue;
+    std::string not_its = hidden(at, id, read);  // of the last ones: it says most
+    if (not_its.empty()) origins.push_back(id);
+    why = std::move(not_its);
   }
   if (origins.empty()) {
     return violate(fmt::format("{}: granule {} of disk {} is zero, but {}", who, granule, ns, why));

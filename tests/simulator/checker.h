@@ -15,6 +15,7 @@
 //   3. Values come from writes that were submitted, to that place, before the read ended.
 //   4. When power is lost, what is in the volatile cache may be lost: whatever was not written
 //      with FUA, and not acknowledged before a flush was submitted that had ended well by then.
+//      A host that promises more is held to it: host::Unflushed says what.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +25,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include "host/policy.h"
 
 namespace nvmf::simulator {
 
@@ -35,7 +38,8 @@ class Checker {
   enum class What : std::uint8_t { read, write, zeroes, flush };
 
   /// `granules`: how many each namespace has, all zero.
-  explicit Checker(const std::vector<std::size_t>& granules);
+  explicit Checker(const std::vector<std::size_t>& granules,
+                   host::Unflushed promise = host::Unflushed::trust);
 
   /// Submitted now. Granules [begin, end) of namespace `ns`; none for a flush.
   Id submitted(What what, std::size_t ns, std::size_t begin, std::size_t end, bool fua);
@@ -45,7 +49,11 @@ class Checker {
   void ended_with(Id id, std::span<const Id> values);
   /// Nobody waits for it any more; if it has not ended, what is submitted from now on comes after.
   void orphaned(Id id);
+  /// With Unflushed::replay, what the process there is has been told is done is written again, and
+  /// counts in full, unless the process goes before.
   void power_lost();
+  /// The process there is has ended, in whatever way; what is submitted from now on is another's.
+  void process_gone();
   /// What the disk itself holds now, all of namespace `ns`.
   void look(std::size_t ns, std::span<const Id> values);
 
@@ -66,9 +74,15 @@ class Checker {
     std::size_t end = 0;
     bool fua = false;
     bool ok = false;
+    std::uint32_t process = 0;
     Seq submitted = 0;
     Seq ended = kOpen;
     Seq closed = kOpen;  // ended or orphaned: later ones are after it
+  };
+  struct Power {
+    Seq at = 0;
+    std::uint32_t process = 0;
+    bool replayed = false;
   };
   struct Sight {  // a read that ended has seen this write
     Id id = 0;
@@ -87,7 +101,8 @@ class Checker {
   void judge(std::size_t ns, std::size_t granule, Id value, Interval read, const std::string& who);
   [[nodiscard]] std::string hidden(const Granule& at, Id value, Interval read) const;
   [[nodiscard]] bool lost_by_power(const Request& write, Seq from, Seq until) const;
-  [[nodiscard]] bool durable_at(const Request& write, Seq power) const;
+  [[nodiscard]] bool durable_at(const Request& write, const Power& power) const;
+  [[nodiscard]] bool warned(const Request& flush, const Power& power) const;
   void see(Granule& at, Id value, Interval read);
   [[nodiscard]] std::string name(Id id) const;
   void violate(std::string sentence);
@@ -96,7 +111,9 @@ class Checker {
   std::vector<Request> requests_;  // by id; 0 is the zeroes of the beginning
   std::vector<std::vector<Granule>> disks_;
   std::vector<Id> flushes_;
-  std::vector<Seq> powers_;
+  std::vector<Power> powers_;
+  const host::Unflushed promise_;
+  std::uint32_t process_ = 1;
   std::optional<std::string> violation_;
   std::uint64_t judged_ = 0;
   std::uint64_t stamped_ = 0;

@@ -235,6 +235,38 @@ TEST_F(CheckerTest, WritesAfterThePowerLossCountInFull) {
   EXPECT_FALSE(fine());
 }
 
+TEST_F(CheckerTest, WhatIsReplayedSurvivesUnlessItsProcessGoes) {
+  for (const bool goes : {false, true}) {
+    Checker checker({1}, host::Unflushed::replay);
+    checker.ended(checker.submitted(What::write, 0, 0, 1, false), true);
+    checker.power_lost();
+    if (goes) checker.process_gone();
+    checker.ended_with(checker.submitted(What::read, 0, 0, 1, false), std::array{Id{0}});
+    EXPECT_EQ(checker.violation().has_value(), !goes);
+  }
+}
+
+TEST_F(CheckerTest, AProcessReplaysOnlyWhatIsItsOwn) {
+  Checker checker({1}, host::Unflushed::replay);
+  checker.ended(checker.submitted(What::write, 0, 0, 1, false), true);
+  checker.process_gone();
+  checker.power_lost();
+  checker.ended_with(checker.submitted(What::read, 0, 0, 1, false), std::array{Id{0}});
+  EXPECT_FALSE(checker.violation());
+}
+
+TEST_F(CheckerTest, AFlushAfterThePowerLossMustFailOnceWhereThatIsPromised) {
+  for (const bool fails : {false, true}) {
+    Checker checker({1}, host::Unflushed::fail);
+    checker.ended(checker.submitted(What::write, 0, 0, 1, false), true);
+    checker.power_lost();
+    if (fails) checker.ended(checker.submitted(What::flush, 0, 0, 0, false), false);
+    checker.ended(checker.submitted(What::flush, 0, 0, 0, false), true);
+    checker.ended_with(checker.submitted(What::read, 0, 0, 1, false), std::array{Id{0}});
+    EXPECT_EQ(checker.violation().has_value(), !fails);
+  }
+}
+
 TEST_F(CheckerTest, ZeroesHaveAnOrderToo) {
   const Id a = written();
   const Id z = zeroes();

@@ -50,6 +50,8 @@ class DiskModel {
   /// From now on everything takes an ordinary time, also what hangs.
   void heal();
   void hang(unsigned percent) { hang_percent_ = percent; }
+  /// An operation takes so long, at most.
+  void slow(Duration lag) { shape_.lag = lag; }
 
   /// Block `lba` as a read would find it.
   [[nodiscard]] std::span<const std::byte> block(std::size_t lba) const;

@@ -71,7 +71,7 @@ constexpr Weighted kTroubles[] = {
     {Trouble::stop_host, 2},
     {Trouble::reset_host, 4},
     {Trouble::new_policy, 3},
-    {Trouble::leave, 12},
+    {Trouble::leave, 16},
     {Trouble::refuse_commands, 8},
     {Trouble::fatal_status, 4},
     {Trouble::keep_alives_lost, 4},
@@ -125,6 +125,9 @@ void draw_policy(Plan& p, Random& random) {
   p.reconnect_delay = random.between(milliseconds(100), milliseconds(1000));
   p.command_timeout = random.between(milliseconds(1000), milliseconds(4000));
   p.trust_peer_close = !random.percent(15);
+  using host::Unflushed;
+  p.unflushed =
+      random.one_of({Unflushed::trust, Unflushed::trust, Unflushed::fail, Unflushed::replay});
 }
 
 void draw_network(Plan& p, Random& random) {
@@ -194,15 +197,18 @@ std::string describe(const Plan& p) {
   for (const Trouble t : p.troubles) {
     troubles += fmt::format("{}{}", troubles.empty() ? "" : ", ", name_of(t));
   }
+  constexpr const char* kUnflushed[] = {"trust", "fail", "replay"};
   const auto ms = [](Duration d) { return static_cast<double>(d.count()) / 1e6; };
   return fmt::format(
       "{} reactors, {} queues of {}, {} namespaces of {} blocks of {} bytes, {}, KATO {} ms, CQT "
       "{} "
-      "ms, lingers {} ms, fast I/O fail {}, controller loss {}, command timeout {} ms, latency {} "
+      "ms, lingers {} ms, unflushed {}, fast I/O fail {}, controller loss {}, command timeout {} "
+      "ms, latency {} "
       "ms, disk lag {} ms, {} % hang, {} clients of depth {}, {} requests, {} hot blocks; "
       "troubles: {}",
       p.reactors, p.queues, p.queue_size, p.namespaces, p.blocks, p.block_bytes,
       p.volatile_cache ? "volatile cache" : "no cache", p.keep_alive_ms, p.cqt_ms, ms(p.linger),
+      kUnflushed[static_cast<std::size_t>(p.unflushed)],
       p.fast_io_fail ? fmt::format("{} ms", ms(*p.fast_io_fail)) : "off",
       p.ctrl_loss ? fmt::format("{} ms", ms(*p.ctrl_loss)) : "off", ms(p.command_timeout),
       ms(p.pipe.latency), ms(p.disk_lag), p.hang_percent, p.clients, p.depth, p.requests,

@@ -36,6 +36,14 @@ void World::make_trouble(Trouble trouble) {
     start_process();
     run_until([this] { return process_->live() || process_->ended(); }, seconds(5));
   }
+  // Writes that are under way when it happens are what it is about.
+  const bool loses = trouble >= Trouble::cut_all && trouble <= Trouble::other_limits;
+  if (loses && trouble != Trouble::trickle && random_.percent(50)) {
+    for (const auto& disk : disks_) disk->hang(60);
+    run_for(random_.between(milliseconds(5), milliseconds(60)));
+    for (const auto& disk : disks_) disk->hang(plan_.hang_percent);
+    if (over() || process_->ended()) return;
+  }
   trace_.event('X', static_cast<std::uint64_t>(trouble));
   trace_.say("trouble: {}", name_of(trouble));
   if (trouble >= Trouble::cut_all && trouble <= Trouble::false_reset) {
@@ -108,11 +116,14 @@ void World::network_trouble(Trouble trouble) {
 /// time to keep the controller waiting for more; and what it gets it does not get done.
 void World::trickle() {
   const Links links = host_links();
+  process_->add_client();
+  process_->add_client();
   for (const auto& link : links) {
     link->lose(Side::server);
     link->block(Side::client);
   }
   // All but the admin queue's, which is silent for good.
+  silent_.push_back(links.front());
   trickling_.insert(trickling_.end(), links.begin() + 1, links.end());
   trickle_gap_ = percent_of(plan_.katt(), random_.between(70, 97));
   trickle_timer_.arm(loop_.now() + trickle_gap_);
@@ -124,7 +135,9 @@ void World::trickle() {
 void World::trickle_on() {
   std::erase_if(trickling_, [](const auto& link) { return !link->open(Side::server); });
   for (const auto& link : trickling_) {
-    if (link->release(Side::client)) break;
+    if (!link->release(Side::client)) continue;
+    trace_.say("connection {} lets one piece pass", link->id);
+    break;
   }
   if (!trickling_.empty()) trickle_timer_.arm(loop_.now() + trickle_gap_);
 }
@@ -271,6 +284,13 @@ void World::host_trouble(Trouble trouble) {
       return process_->set_policy(policy);
     }
     case Trouble::leave: {
+      // Slow and out of order: what is left behind may come after what follows it.
+      for (const auto& disk : disks_) disk->slow(milliseconds(400));
+      after(milliseconds(300), [this] {
+        for (const auto& disk : disks_) disk->slow(plan_.disk_lag);
+      });
+      run_for(random_.between(milliseconds(10), milliseconds(60)));
+      if (over() || process_->ended()) return;
       process_->remove_client();
       Process* const mine = process_.get();
       const auto join = [this, mine] {
@@ -285,7 +305,10 @@ void World::host_trouble(Trouble trouble) {
 
 void World::heal_disks() {
   for (const auto* disks : {&disks_, &foreign_}) {
-    for (const auto& disk : *disks) disk->heal();
+    for (const auto& disk : *disks) {
+      disk->slow(plan_.disk_lag);
+      disk->heal();
+    }
   }
 }
 
@@ -297,7 +320,8 @@ void World::heal() {
   unreachable_until_ = {};
   heal_disks();
   for (const auto& link : loop_.links()) {
-    if (std::ranges::find(trickling_, link) != trickling_.end()) continue;
+    const auto same = [&](const auto& other) { return other == link; };
+    if (std::ranges::any_of(trickling_, same) || std::ranges::any_of(silent_, same)) continue;
     link->blackhole(false);
     link->options.latency = plan_.pipe.latency;
   }

@@ -106,7 +106,8 @@ World::World(Plan plan, bool verbose)
       random_(plan_.seed ^ 0x7365656473696dU),
       loop_(random_.next()),
       trace_(loop_, verbose),
-      checker_(std::vector<std::size_t>(plan_.namespaces, plan_.blocks * kGranulesPerBlock)),
+      checker_(std::vector<std::size_t>(plan_.namespaces, plan_.blocks * kGranulesPerBlock),
+               plan_.unflushed),
       common_{.plan = plan_,
               .loop = loop_,
               .trace = trace_,
@@ -312,6 +313,7 @@ void World::end_process() {
     }
   }
   count(*process_);
+  checker_.process_gone();
   zombies_.push_back(std::move(process_));
   bury_processes();
 }
@@ -388,6 +390,7 @@ void World::finish() {
     start_process();
     run_until([this] { return process_->live() || process_->ended(); }, kPatience);
   }
+  run_for(milliseconds(20));  // until every reactor knows
   // A host that was told that its disk is gone may not have heard yet that it is back.
   if (common_.errors_excused) run_for(2 * plan_.katt() + seconds(1));
   read_back();
@@ -448,6 +451,7 @@ void World::close() {
   timers_.clear();
   trickle_timer_.cancel();
   trickling_.clear();
+  silent_.clear();
   if (process_) {
     process_->pause();
     process_->stop(was_over);

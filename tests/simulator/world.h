@@ -111,6 +111,7 @@ class World {
   std::optional<host::SilenceFacts> unclean_;  // a process that was killed may have sent writes
 
   std::vector<std::shared_ptr<sim::Link>> trickling_;
+  std::vector<std::shared_ptr<sim::Link>> silent_;  // for good
   Duration trickle_gap_{};
   transport::Timer trickle_timer_;
 
