@@ -227,9 +227,10 @@ int one(const Options& o) {
     });
   }
   const simulator::RunResult result = simulator::run_seed(*o.seed, o.mutant, o.verbose);
-  fmt::print("seed {}: hash {:016x}, {} requests, {} failed, {} losses, {} ghosts, {} ms\n",
-             *o.seed, result.hash, result.requests, result.failed, result.losses, result.ghosts,
-             result.lasted / std::chrono::milliseconds(1));
+  fmt::print(
+      "seed {}: hash {:016x}, {} requests, {} failed, {} losses, {} ghosts, {} ms, {} KiB more\n",
+      *o.seed, result.hash, result.requests, result.failed, result.losses, result.ghosts,
+      result.lasted / std::chrono::milliseconds(1), result.growth / 1024);
   if (!result.violation) return 0;
   fmt::print("seed {}: {}\n  replay: {}\n", *o.seed, *result.violation, replay(*o.seed, o.mutant));
   return 1;

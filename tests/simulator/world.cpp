@@ -1,5 +1,7 @@
 #include "simulator/world.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -23,8 +25,20 @@ constexpr std::size_t kGranulesPerBlock = 4;
 /// What nobody may have to wait for longer in a healthy world, beside the times of the plan.
 constexpr Duration kPatience = seconds(20);
 constexpr Duration kWatchEvery = milliseconds(50);
+/// Enough for all that a run writes, so that nothing of it is given up.
+constexpr std::uint64_t kReplayBytes = 4u << 20;
 /// Small, so that making a target costs little.
 constexpr std::size_t kTargetBuffers = 16;
+
+/// Memory in use may have grown by so much, from the first association to the end of a run: by
+/// more and larger queues, buffers that were needed for the first time, the checker's own lists.
+constexpr std::size_t kGrowthMax = 16u << 20;
+constexpr std::size_t kLeftOverMax = 64u << 10;
+
+/// 0 where an allocator that is not the system's does not say.
+std::size_t allocated_bytes() {
+  return mallinfo2().uordblks;
+}
 
 DiskShape shape_of(const Plan& plan) {
   return {.blocks = plan.blocks,
@@ -67,6 +81,7 @@ host::ConnectParams params_of(const Plan& plan) {
   p.cqt_unreported = plan.linger;
   p.trust_peer_close = plan.trust_peer_close;
   p.unflushed = plan.unflushed;
+  p.replay_bytes_max = kReplayBytes;
   p.jitter_seed = plan.seed + 1;
   switch (plan.mutant) {
     case Mutant::no_fence:
@@ -345,6 +360,7 @@ RunResult World::run() {
 void World::work() {
   const std::size_t share = plan_.requests / (2 * plan_.troubles.size() + 2) + 1;
   run_until([this] { return process_->live() || process_->ended(); }, seconds(10));
+  allocated_at_first_ = allocated_bytes();
   for (const Trouble trouble : plan_.troubles) {
     give(share);
     run_for(random_.between(Duration{}, std::min<Duration>(plan_.think * 8, milliseconds(400))));
@@ -402,6 +418,12 @@ void World::finish() {
       [this] { return std::ranges::none_of(disks_, [](const auto& d) { return d->busy(); }); },
       kPatience);
   if (!over()) look_at_disks();
+  bury_processes();
+  const std::size_t now = allocated_bytes();
+  result_.growth = now > allocated_at_first_ ? now - allocated_at_first_ : 0;
+  if (result_.growth > kGrowthMax) {
+    violate(fmt::format("memory has grown by {} bytes during the run", result_.growth));
+  }
 }
 
 void World::read_back() {
@@ -483,8 +505,18 @@ void World::close() {
 }
 
 RunResult run_seed(std::uint64_t seed, Mutant mutant, bool verbose) {
-  World world(make_plan(seed, mutant), verbose);
-  return world.run();
+  const std::size_t before = allocated_bytes();
+  RunResult result;
+  {
+    World world(make_plan(seed, mutant), verbose);
+    result = world.run();
+  }
+  const std::size_t after = allocated_bytes();
+  // What is made once and for all in a process is small; everything else belongs to the run.
+  if (!result.violation && after > before + kLeftOverMax) {
+    result.violation = fmt::format("{} bytes are still allocated after the run", after - before);
+  }
+  return result;
 }
 
 }  // namespace nvmf::simulator

@@ -28,6 +28,7 @@ struct RunResult {
   std::uint64_t failed = 0;
   std::uint64_t ghosts = 0;
   std::uint64_t losses = 0;
+  std::size_t growth = 0;  // bytes of memory in use, from the first association to the end
 };
 
 inline constexpr const char* kSubnqn = "nqn.2024-05.org.nvmf:simulated";
@@ -119,6 +120,7 @@ class World {
 
   std::vector<std::unique_ptr<transport::Timer>> timers_;
   transport::Timer watch_;
+  std::size_t allocated_at_first_ = 0;
   RunResult result_;
 };
 
