@@ -27,7 +27,10 @@ Instant silence_over(const AssociationEnd& end, const ConnectParams& params) {
       end.traffic_based ? std::max(end.command_at, end.keep_alive_at) : end.keep_alive_at;
   const SilenceFacts facts{
       .katt_ms = end.katt_ms, .traffic_based = end.traffic_based, .cqt_ms = end.cqt_ms};
-  return last + after_last_sign(facts, params);
+  // What was submitted may be fetched late, as long as its connection is there: such a sign of life
+  // counts from the end of that.
+  const Instant fetched = end.ended_at - std::chrono::milliseconds(end.katt_ms);
+  return std::max(last, fetched) + after_last_sign(facts, params);
 }
 
 }  // namespace

@@ -37,7 +37,9 @@ inline constexpr Instant kNever = Instant::max();
 ///  b. the peer closed, and params.trust_peer_close: CQT after ended_at;
 ///  c. silence: 2 × KATT after the last Keep Alive, or 3 × KATT after the last command (a Keep
 ///  Alive
-///     is one) where traffic-based keep-alive is in force, then CQT.
+///     is one) where traffic-based keep-alive is in force, then CQT; but as commands may be fetched
+///     late as long as the sockets are open, no sooner than 1 × KATT (2 × KATT) and CQT after
+///     ended_at.
 /// Each is enough: the earliest counts. CQT that is not reported is params.cqt_unreported.
 Instant nothing_executes_from(const AssociationEnd& end, const ConnectParams& params);
 
