@@ -137,6 +137,8 @@ int disconnect(const DisconnectWords& words) {
     if (wait_gone(leaving[i].process, patience)) continue;
     if (words.force) {
       if (!kill_process(leaving[i])) status = kExitFailure;
+      // It could not remove its sockets itself.
+      if (auto cleaned = runtime->clean(); !cleaned) complain(kProgram, cleaned.error().message);
       continue;
     }
     complain(kProgram, fmt::format("{} (process {}) does not end{}{}: `nvmf disconnect --force {}` "

@@ -235,6 +235,13 @@ void RuntimeDir::sweep() const {
   }
 }
 
+Result<void> RuntimeDir::clean() const {
+  const Result<UniqueFd> directory = lock_directory(path_);
+  if (!directory) return std::unexpected(directory.error());
+  sweep();
+  return {};
+}
+
 Result<Claim> RuntimeDir::claim(
     const Connection& wanted, const std::function<Result<void>(const Connection&)>& admit,
     const std::function<Result<void>(const std::string&)>& on_claimed) const {

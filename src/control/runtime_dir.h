@@ -99,6 +99,8 @@ class RuntimeDir {
                       const std::function<Result<void>(const Connection&)>& admit = {},
                       const std::function<Result<void>(const std::string&)>& on_claimed = {}) const;
 
+  /// Sweeps away what dead processes left, as claim() does.
+  Result<void> clean() const;
   /// Connections whose processes run, by name ("nvmf2" before "nvmf10").
   [[nodiscard]] Result<std::vector<Connection>> connections() const;
   [[nodiscard]] std::optional<Connection> find(std::string_view name) const;
