@@ -122,6 +122,8 @@ void draw_policy(Plan& p, Random& random) {
   if (random.percent(40)) p.fast_io_fail = random.between(milliseconds(0), milliseconds(2000));
   if (random.percent(15)) p.ctrl_loss = random.between(milliseconds(500), milliseconds(5000));
   if (p.fast_io_fail && p.ctrl_loss && *p.fast_io_fail > *p.ctrl_loss) p.fast_io_fail.reset();
+  // Without keep-alive silence lifts no fence, ever: somebody has to lose patience.
+  if (p.fast_io_fail && random.percent(8)) p.keep_alive_ms = 0;
   p.reconnect_delay = random.between(milliseconds(100), milliseconds(1000));
   p.command_timeout = random.between(milliseconds(1000), milliseconds(4000));
   p.trust_peer_close = !random.percent(15);

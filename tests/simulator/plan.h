@@ -109,7 +109,10 @@ struct Plan {
 
   std::vector<Trouble> troubles;
 
-  [[nodiscard]] Duration katt() const { return std::chrono::milliseconds(keep_alive_ms); }
+  /// What times are measured in where there is no keep-alive, too.
+  [[nodiscard]] Duration katt() const {
+    return std::chrono::milliseconds(keep_alive_ms != 0 ? keep_alive_ms : 1000);
+  }
 };
 
 Plan make_plan(std::uint64_t seed, Mutant mutant);

@@ -275,7 +275,7 @@ void World::host_trouble(Trouble trouble) {
       host::LossPolicy policy;
       policy.reconnect_delay = random_.between(milliseconds(100), milliseconds(2000));
       policy.ctrl_loss = plan_.ctrl_loss;
-      if (random_.percent(50)) {
+      if (random_.percent(50) || plan_.keep_alive_ms == 0) {
         policy.fast_io_fail = random_.between(Duration{}, milliseconds(1000));
         if (policy.ctrl_loss && *policy.fast_io_fail > *policy.ctrl_loss) {
           policy.fast_io_fail.reset();

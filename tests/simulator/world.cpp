@@ -390,6 +390,8 @@ void World::finish() {
     start_process();
   }
   give(plan_.requests / 6 + 1);
+  // Where a fence may stand for ever, each request that meets it takes all the patience there is.
+  if (plan_.keep_alive_ms == 0) common_.requests_left = 0;
   const Duration fence = 3 * plan_.katt() + plan_.linger;
   const auto all_done = [this] {
     return (process_->ended() && process_->outstanding() == 0) ||
