@@ -18,7 +18,6 @@ OLD, NEW = b"\xaa" * BLOCK, b"\xbb" * BLOCK
 NAME = "kernel"
 # What blktests 061 asks for; a target that reports no CQT and has not been silent needs no more.
 OPTIONS = ("--name", NAME, "-i", "3", "-k", "1", "-c", "1", "--cqt", "0.2", "-l", "120")
-FIO_SECONDS = 7
 BROKEN = re.compile(r"kernel BUG|BUG: |Oops|WARNING: |Call Trace")
 
 
@@ -47,8 +46,8 @@ class Scene:
         return next(one for one in self.status()["namespaces"] if one["nsid"] == nsid)
 
     def fio(self, connection):
-        return trouble.FioMeanwhile(self.workspace, connection.export(2), FIO_SECONDS, jobs=2,
-                                    mebibytes=4, depth=4)
+        return trouble.FioMeanwhile(self.workspace, connection.export(2),
+                                    self.bench.loss_seconds, jobs=2, mebibytes=4, depth=4)
 
     def check_over(self):
         self.workspace.check_nothing_left()

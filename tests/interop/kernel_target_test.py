@@ -31,8 +31,9 @@ TROUBLE = re.compile(r"nvmet.*(error|fail|unexpected|invalid|bad|expired|digest|
 class Bench:
     """The target machine, a workspace, and two files of random data as large as a namespace."""
 
-    def __init__(self, machine, workspace):
+    def __init__(self, machine, workspace, loss_seconds):
         self.machine = machine
+        self.loss_seconds = loss_seconds  # how long fio runs while the target comes and goes
         self.workspace = workspace
         self.files = [programs.random_file(workspace.path(name), MEBIBYTES << 20)
                       for name in ("data0", "data1")]
@@ -263,6 +264,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", default="build/release/bin", help="folder with nvmf-connect")
     parser.add_argument("--only", action="append", help="only cases whose names contain this")
+    parser.add_argument("--seconds", type=int, default=7,
+                        help="how long fio runs in each case in which the target comes and goes")
     options = parser.parse_args()
     counted = cases.Cases(options.only)
 
@@ -273,9 +276,9 @@ def main():
             with vm.TargetVm(nvmet.standard_layout(MEBIBYTES)) as machine:
                 counted.after_failure = workspace.sweep
                 machine.run("dmesg -c >/dev/null")  # what booting had to say is not ours
-                run_all(Bench(machine, workspace), counted)
+                run_all(Bench(machine, workspace, options.seconds), counted)
 
-    return cases.run_script(body, counted, LIMIT)
+    return cases.run_script(body, counted, LIMIT + 4 * options.seconds)
 
 
 if __name__ == "__main__":

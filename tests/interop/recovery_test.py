@@ -412,7 +412,10 @@ def end_while_connecting(scene):
 def end_of_a_stopped_process(scene):
     """nvmf-connect itself hangs: only --force ends it."""
     with scene.target() as target:
-        connection = scene.connect(target, "disk")
+        # In the runtime directory: what lies elsewhere is swept by the next one that is to serve there.
+        connection = programs.Connection(
+            scene.workspace, target.uri, "--name", "disk",
+            nbd="unix:" + os.path.join(scene.workspace.runtime, "disk.nbd.sock"))
         try:
             connection.process.send_signal(signal.SIGSTOP)
             told = scene.workspace.run("nvmf", "disconnect", "--force", "disk", limit=20)
