@@ -93,11 +93,12 @@ void Checker::violate(std::string sentence) {
   if (!violation_) violation_ = std::move(sentence);
 }
 
-/// Somebody was told, before this flush had ended, that writes may have been lost.
-bool Checker::warned(const Request& flush, const Power& power) const {
+/// Somebody was told, after this write and before this flush had ended, that writes may be lost:
+/// once, and perhaps after a loss of the connection that was none of power.
+bool Checker::warned(const Request& write, const Request& flush) const {
   return std::ranges::any_of(requests_, [&](const Request& r) {
     return (r.what == What::flush || r.fua) && !r.ok && r.ended != kOpen && r.ns == flush.ns &&
-           r.process == flush.process && r.ended > power.at && r.submitted < flush.ended;
+           r.process == flush.process && r.ended > write.ended && r.submitted < flush.ended;
   });
 }
 
@@ -110,7 +111,7 @@ bool Checker::durable_at(const Request& write, const Power& power) const {
     if (!f.ok || f.ns != write.ns || write.ended >= f.submitted) return false;
     if (f.ended < power.at) return true;
     return promise_ == host::Unflushed::fail && f.process == write.process &&
-           write.process == power.process && !warned(f, power);
+           write.process == power.process && !warned(write, f);
   });
 }
 

@@ -102,7 +102,7 @@ class Checker {
   [[nodiscard]] std::string hidden(const Granule& at, Id value, Interval read) const;
   [[nodiscard]] bool lost_by_power(const Request& write, Seq from, Seq until) const;
   [[nodiscard]] bool durable_at(const Request& write, const Power& power) const;
-  [[nodiscard]] bool warned(const Request& flush, const Power& power) const;
+  [[nodiscard]] bool warned(const Request& write, const Request& flush) const;
   void see(Granule& at, Id value, Interval read);
   [[nodiscard]] std::string name(Id id) const;
   void violate(std::string sentence);

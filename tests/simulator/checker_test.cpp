@@ -267,6 +267,18 @@ TEST_F(CheckerTest, AFlushAfterThePowerLossMustFailOnceWhereThatIsPromised) {
   }
 }
 
+TEST_F(CheckerTest, AWarningBeforeThePowerIsLostWillDoAndAnotherDisksWillNot) {
+  for (const std::size_t of : {0, 1}) {
+    Checker checker({1, 1}, host::Unflushed::fail);
+    checker.ended(checker.submitted(What::write, 0, 0, 1, false), true);
+    checker.ended(checker.submitted(What::flush, of, 0, 0, false), false);
+    checker.power_lost();
+    checker.ended(checker.submitted(What::flush, 0, 0, 0, false), true);
+    checker.ended_with(checker.submitted(What::read, 0, 0, 1, false), std::array{Id{0}});
+    EXPECT_EQ(checker.violation().has_value(), of == 1);
+  }
+}
+
 TEST_F(CheckerTest, ZeroesHaveAnOrderToo) {
   const Id a = written();
   const Id z = zeroes();

@@ -408,9 +408,10 @@ void World::finish() {
     start_process();
     run_until([this] { return process_->live() || process_->ended(); }, kPatience);
   }
+  // A loss that was on its way may not have been noticed yet, nor a disk that is back.
+  run_for(2 * plan_.katt() + (common_.errors_excused ? seconds(1) : milliseconds(50)));
+  run_until([this] { return process_->live() || process_->ended(); }, kPatience);
   run_for(milliseconds(20));  // until every reactor knows
-  // A host that was told that its disk is gone may not have heard yet that it is back.
-  if (common_.errors_excused) run_for(2 * plan_.katt() + seconds(1));
   read_back();
   if (over()) return;
   // Until the last ghost has had its time.
