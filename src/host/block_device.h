@@ -46,6 +46,7 @@ struct BlockRequest {
   std::uint8_t tries = 0;
   bool maybe_executed = false;
   bool again = false;
+  bool postponed = false;
   std::int64_t waiting_since_ns = 0;
   std::int64_t refused_since_ns = 0;
   std::int64_t retry_at_ns = 0;

@@ -75,6 +75,7 @@ void NamespaceDevice::submit(BlockRequest& request) {
   request.loss_fence = kNoSlot;
   request.maybe_executed = false;
   request.again = false;
+  request.postponed = false;
   request.tries = 0;
   request.next = nullptr;
   if (group_.shut_error() != 0) return group_.complete_later(request, group_.shut_error());
@@ -396,10 +397,12 @@ void NamespaceDevice::settle_flush(BlockRequest& r) {
   const bool flushed = is_flush(r);
   if (flushed) unflushed.flushed(r.flush_mark);
   const bool changed = changes_data(r.op) && !flushed;
-  const std::uint64_t mark = changed && !r.fua ? unflushed.written() : 0;
+  // What is on stable storage must not be overwritten by older copies.
+  const bool shadows = changed && r.fua && replay_log_ != nullptr && unflushed.count() != 0;
+  const std::uint64_t mark = shadows || (changed && !r.fua) ? unflushed.written() : 0;
   if (mark != 0 && replay_log_ != nullptr) {
-    // Without room only if the cache was turned on in this very moment.
-    if (replay_log_->has_room(r.length_bytes)) {
+    // Without room only if the first copy, anywhere, or the cache, came in this very moment.
+    if (replay_log_->has_room(r.fua ? 0 : r.length_bytes)) {
       replay_log_->append(mark, r);
     } else {
       unflushed.replay_failed();
@@ -414,10 +417,11 @@ void NamespaceDevice::settle_flush(BlockRequest& r) {
 }
 
 bool NamespaceDevice::flush_instead_of_copy(const BlockRequest& r) {
-  if (replay_log_ == nullptr || r.error != 0 || r.fua || !changes_data(r.op)) return false;
-  if (!shared_->unflushed.counts()) return false;
-  replay_log_->drop(shared_->unflushed.flushed_mark());
-  return !replay_log_->has_room(r.op == BlockOp::write ? r.length_bytes : 0);
+  if (replay_log_ == nullptr || r.error != 0 || !changes_data(r.op)) return false;
+  const UnflushedWrites& unflushed = shared_->unflushed;
+  if (!unflushed.counts() || (r.fua && unflushed.count() == 0)) return false;
+  replay_log_->drop(unflushed.flushed_mark());
+  return !replay_log_->has_room(r.op == BlockOp::write && !r.fua ? r.length_bytes : 0);
 }
 
 void NamespaceDevice::fail_front(int error) {

@@ -60,9 +60,8 @@ void ReactorHolds::admit_late() {
 
 void ReactorHolds::postpone(BlockRequest& request) {
   in_flight_.erase(request);
-  request.arrival = arrivals_;
+  request.postponed = true;
   waiting_.push_back(request);
-  gone(range_of(request));
 }
 
 bool ReactorHolds::loss_fenced(ByteRange range) const {
@@ -76,6 +75,8 @@ bool ReactorHolds::loss_fenced(ByteRange range) const {
 
 bool ReactorHolds::held_up(const BlockRequest& request) const {
   const ByteRange range = range_of(request);
+  // The fence of its own abandon() among others, and holds that wait for it, do not concern it.
+  if (request.postponed) return loss_fenced(range);
   for (std::size_t i = 0; i < in_force_; ++i) {
     const Entry& e = entries_[active_[i]];
     if (e.arrival <= request.arrival && e.range.overlaps(range)) return true;
@@ -175,6 +176,7 @@ void ReactorHolds::on_removed(std::uint16_t id) {
     next = r->newer;
     if (!was.range.overlaps(range_of(*r)) || held_up(*r)) continue;
     waiting_.erase(*r);
+    r->postponed = false;
     in_flight_.push_back(*r);
     user_->on_admitted(*r);
   }

@@ -119,8 +119,9 @@ class ReactorHolds {
   /// True: it may go, until finished(). False: it waits until on_admitted(), withdraw() or
   /// take_waiting().
   bool admit(BlockRequest& request);
-  /// It was admitted, nothing of it has been sent, and it is to wait for the fences that there are
-  /// now: as if it came just now, and as when admit() says false.
+  /// It was admitted, nothing of it has been sent, and it is to wait until nothing that was lost
+  /// may be executed in its range: then on_admitted(), as when admit() says false. It keeps its
+  /// place before holds that came later.
   void postpone(BlockRequest& request);
   /// Whether something there was lost and may still be executed.
   [[nodiscard]] bool loss_fenced(ByteRange range) const;

@@ -40,9 +40,10 @@ void ReplayLog::append(std::uint64_t mark, const BlockRequest& r) {
   Entry e{.mark = mark,
           .op = r.op,
           .no_hole = r.no_hole,
+          .durable = r.fua,
           .offset_bytes = r.offset_bytes,
           .length_bytes = r.length_bytes};
-  if (r.op == BlockOp::write) {
+  if (r.op == BlockOp::write && !r.fua) {
     const std::size_t at = place_for(r.length_bytes);
     NVMF_CHECK(at != bytes_);
     if (with_data_++ == 0) begin_ = at;

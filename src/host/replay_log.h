@@ -21,9 +21,10 @@ class ReplayLog {
     std::uint64_t mark = 0;  // UnflushedWrites::written(): their order, over all reactors
     BlockOp op = BlockOp::write;
     bool no_hole = false;
+    bool durable = false;  // it went with FUA: nothing to write again, but older copies are void
     std::uint64_t offset_bytes = 0;
     std::uint64_t length_bytes = 0;
-    std::byte* data = nullptr;  // of a write
+    std::byte* data = nullptr;  // of a write that is not durable
     std::size_t ring_end = 0;   // where in the ring its data ends
   };
 
@@ -31,7 +32,7 @@ class ReplayLog {
 
   /// Whether one more with so much data fits now.
   [[nodiscard]] bool has_room(std::uint64_t data_bytes) const;
-  /// A copy of a request that ended well; there is room for it.
+  /// A copy of a request that ended well; there is room for it (no data if it had FUA).
   void append(std::uint64_t mark, const BlockRequest& request);
   /// Entries up to this mark are on stable storage, or given up.
   void drop(std::uint64_t flushed_mark);

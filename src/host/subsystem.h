@@ -159,7 +159,7 @@ class RemoteSubsystem {
   Task<void> wait_until(Instant at);
   void wake();
   void begin_loss(const Error& reason);
-  void resume_all();
+  Task<void> resume_all();
   void hold_writes();
   void arm_timers();
   void on_timer();

@@ -141,27 +141,33 @@ Task<std::optional<Error>> RemoteSubsystem::try_once() {
     co_await end_association();
     co_return reason;
   }
-  resume_all();
+  co_await resume_all();
   co_return std::nullopt;
 }
 
 /// Before the queues are attached, devices that stopped have been told so.
-void RemoteSubsystem::resume_all() {
+Task<void> RemoteSubsystem::resume_all() {
   const Instant now = loops_[0]->now();
   log(LogLevel::info,
       fmt::format("connected to {} again after {:.1f} s and {} attempts", params_.subnqn,
                   seconds(now - reconnect_.lost_at()), reconnect_.attempts()));
   reconnect_.live_again();
   failing_ = false;
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    if (!states_[i].stopped.empty()) continue;
-    on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(0); });
-  }
   state_ = State::live;
+  // A timer that is due meanwhile finds it live: what was failing fails no more.
+  std::vector<std::size_t> going_on;
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i].stopped.empty()) going_on.push_back(i);
+  }
+  const RetryDelays delays = association_->info.retry_delays;
+  for (std::size_t r = 0; r < groups_.size(); ++r) {
+    co_await switch_to(*loops_[r]);
+    groups_[r]->set_retry_delays(delays);
+    for (const std::size_t i : going_on) devices_[r][i]->set_failing(0);
+    co_await switch_to(*loops_[0]);
+  }
+  if (stop_asked_) co_return;
   for (std::size_t i = 0; i < states_.size(); ++i) begin_replay(i);
-  on_reactors([delays = association_->info.retry_delays](QueueGroup& group, auto&) {
-    group.set_retry_delays(delays);
-  });
   arm_timers();
   events_.on_live_again();
 }

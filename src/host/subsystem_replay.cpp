@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <iterator>
+#include <map>
 #include <utility>
 
 #include "host/log.h"
@@ -29,9 +32,47 @@ struct Rewrite : BlockRequest {
   Signal done;
 };
 
-bool overlap(const ReplayLog::Entry& a, const BlockRequest& b) {
-  return a.offset_bytes < b.offset_bytes + b.length_bytes &&
-         b.offset_bytes < a.offset_bytes + a.length_bytes;
+/// Of each byte the newest copy, if that is not durable: an older one must not be written over it,
+/// not even for a moment. What was deallocated is zeroed, whole blocks of it only.
+std::vector<ReplayLog::Entry> newest_of(std::vector<ReplayLog::Entry> entries,
+                                        std::uint32_t block_bytes) {
+  std::ranges::sort(entries, std::ranges::greater{}, &ReplayLog::Entry::mark);
+  std::vector<ReplayLog::Entry> newest;
+  std::map<std::uint64_t, std::uint64_t> covered;  // begin, end; apart from each other
+  for (ReplayLog::Entry e : entries) {
+    std::uint64_t begin = e.offset_bytes;
+    std::uint64_t end = e.offset_bytes + e.length_bytes;
+    if (e.op == BlockOp::deallocate) {
+      e.op = BlockOp::write_zeroes;
+      begin = (begin + block_bytes - 1) / block_bytes * block_bytes;
+      end = end / block_bytes * block_bytes;
+    }
+    if (begin >= end) continue;
+    // The first that may reach into it, and all that it touches.
+    auto at = covered.upper_bound(begin);
+    if (at != covered.begin() && std::prev(at)->second >= begin) --at;
+    std::uint64_t next = begin;
+    std::uint64_t from = begin;
+    std::uint64_t to = end;
+    const auto piece = [&](std::uint64_t until) {
+      if (next >= until || e.durable) return;
+      ReplayLog::Entry p = e;
+      if (p.data != nullptr) p.data += next - e.offset_bytes;
+      p.offset_bytes = next;
+      p.length_bytes = until - next;
+      newest.push_back(p);
+    };
+    while (at != covered.end() && at->first <= end) {
+      piece(std::min(at->first, end));
+      next = std::max(next, at->second);
+      from = std::min(from, at->first);
+      to = std::max(to, at->second);
+      at = covered.erase(at);
+    }
+    piece(end);
+    covered[from] = to;
+  }
+  return newest;
 }
 
 }  // namespace
@@ -62,7 +103,6 @@ void RemoteSubsystem::begin_replay(std::size_t index) {
   spawn(replay(index));
 }
 
-/// In the order in which they were answered.
 Task<std::vector<ReplayLog::Entry>> RemoteSubsystem::replay_entries(std::size_t index) {
   const std::uint64_t flushed = states_[index].shared->unflushed.flushed_mark();
   std::vector<ReplayLog::Entry> entries;
@@ -74,26 +114,22 @@ Task<std::vector<ReplayLog::Entry>> RemoteSubsystem::replay_entries(std::size_t 
     }
     co_await switch_to(*loops_[0]);
   }
-  std::ranges::sort(entries, {}, &ReplayLog::Entry::mark);
-  co_return entries;
+  co_return newest_of(std::move(entries), namespaces_[index]->info.block_bytes);
 }
 
-/// Many at a time, as long as none overlaps another; then a flush. 0 or an errno.
+/// Many at a time; then a flush. 0 or an errno.
 Task<int> RemoteSubsystem::write_again(NamespaceDevice& to, std::vector<ReplayLog::Entry> entries) {
   std::size_t next = 0;
   while (next < entries.size()) {
     std::vector<std::unique_ptr<Rewrite>> window;
-    while (
-        next < entries.size() && window.size() < kReplayDepth &&
-        std::ranges::none_of(window, [&](const auto& w) { return overlap(entries[next], *w); })) {
+    while (next < entries.size() && window.size() < kReplayDepth) {
       window.push_back(std::make_unique<Rewrite>(*loops_[0], entries[next++]));
       to.submit(*window.back());
     }
     int error = 0;
     for (const auto& w : window) {
       co_await w->done;
-      // A hint that this controller does not take is as good as taken.
-      if (w->error != 0 && !(w->op == BlockOp::deallocate && w->error == ENOTSUP)) error = w->error;
+      if (w->error != 0) error = w->error;
     }
     if (error != 0) co_return error;
   }
