@@ -37,9 +37,12 @@ Result<void> check(const LossPolicy& policy);
 /// What becomes of writes that were answered, but not flushed out of a volatile write cache, when
 /// the association is lost: perhaps the target lost its power and they are gone.
 enum class Unflushed : std::uint8_t {
-  trust,   // counted and logged
-  fail,    // one EIO on the next flush or FUA write
-  replay,  // written again from a copy in memory before anything else
+  trust,  // counted and logged
+  fail,   // one EIO on the next flush or FUA write
+  /// Written again from copies in memory before anything else. Blocks with a write that was not
+  /// answered, or failed, may show for a while what was answered before it, although somebody has
+  /// already read what it wrote.
+  replay,
 };
 
 /// Rules that keep data safe, and numbers behind them. Every program has them as they are here; the
