@@ -16,6 +16,8 @@
 //   4. When power is lost, what is in the volatile cache may be lost: whatever was not written
 //      with FUA, and not acknowledged before a flush was submitted that had ended well by then.
 //      A host that promises more is held to it: host::Unflushed says what.
+//   5. A host that replays writes what was acknowledged over what was not, and was perhaps executed
+//      and read: then rule 2 counts for acknowledged writes only.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +41,7 @@ class Checker {
 
   /// `granules`: how many each namespace has, all zero.
   explicit Checker(const std::vector<std::size_t>& granules,
-                   host::Unflushed promise = host::Unflushed::trust);
+                   host::Unflushed promise = host::Unflushed::trust, bool replays = false);
 
   /// Submitted now. Granules [begin, end) of namespace `ns`; none for a flush.
   Id submitted(What what, std::size_t ns, std::size_t begin, std::size_t end, bool fua);
@@ -113,6 +115,7 @@ class Checker {
   std::vector<Id> flushes_;
   std::vector<Power> powers_;
   const host::Unflushed promise_;
+  const bool replays_;
   std::uint32_t process_ = 1;
   std::optional<std::string> violation_;
   std::uint64_t judged_ = 0;

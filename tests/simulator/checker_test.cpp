@@ -255,6 +255,28 @@ TEST_F(CheckerTest, AProcessReplaysOnlyWhatIsItsOwn) {
   EXPECT_FALSE(checker.violation());
 }
 
+TEST_F(CheckerTest, AReplayMayHideWhatWasNeverAcknowledged) {
+  for (const bool replays : {false, true}) {
+    Checker checker({1}, host::Unflushed::fail, replays);
+    const auto read = [&](Id value) {
+      checker.ended_with(checker.submitted(What::read, 0, 0, 1, false), std::array{value});
+    };
+    const Id a = checker.submitted(What::write, 0, 0, 1, false);
+    checker.ended(a, true);
+    const Id b = checker.submitted(What::write, 0, 0, 1, false);
+    checker.ended(b, false);
+    read(b);
+    read(a);
+    EXPECT_EQ(checker.violation().has_value(), !replays);
+    const Id c = checker.submitted(What::write, 0, 0, 1, false);
+    checker.ended(c, true);
+    read(c);
+    EXPECT_EQ(checker.violation().has_value(), !replays);
+    read(a);
+    EXPECT_TRUE(checker.violation());
+  }
+}
+
 TEST_F(CheckerTest, AFlushAfterThePowerLossMustFailOnceWhereThatIsPromised) {
   for (const bool fails : {false, true}) {
     Checker checker({1}, host::Unflushed::fail);

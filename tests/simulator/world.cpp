@@ -49,6 +49,14 @@ DiskShape shape_of(const Plan& plan) {
           .hang_percent = plan.hang_percent};
 }
 
+/// A replay that meets a fence is given up when patience is, and a flush fails instead.
+host::Unflushed promise_of(const Plan& plan) {
+  const bool patient = !plan.fast_io_fail && !plan.ctrl_loss &&
+                       std::ranges::find(plan.troubles, Trouble::new_policy) == plan.troubles.end();
+  return plan.unflushed == host::Unflushed::replay && !patient ? host::Unflushed::fail
+                                                               : plan.unflushed;
+}
+
 nvme::Uuid uuid_of(std::size_t ns, bool foreign) {
   nvme::Uuid uuid{};
   uuid[0] = std::byte{0xab};
@@ -122,7 +130,7 @@ World::World(Plan plan, bool verbose)
       loop_(random_.next()),
       trace_(loop_, verbose),
       checker_(std::vector<std::size_t>(plan_.namespaces, plan_.blocks * kGranulesPerBlock),
-               plan_.unflushed),
+               promise_of(plan_), plan_.unflushed == host::Unflushed::replay),
       common_{.plan = plan_,
               .loop = loop_,
               .trace = trace_,
