@@ -325,6 +325,10 @@ void World::heal() {
     link->blackhole(false);
     link->options.latency = plan_.pipe.latency;
   }
+  // Without keep-alive nobody would notice in time that the other end is gone.
+  if (plan_.keep_alive_ms == 0 && process_) {
+    for (const auto& link : host_links()) link->cut();
+  }
   if (target_up_) target_->faults().clear();
   put_all_back();
   if (target_up_ && foreign_is_up_) end_target(false, false);

@@ -33,7 +33,7 @@ constexpr std::size_t kTargetBuffers = 16;
 /// Memory in use may have grown by so much, from the first association to the end of a run: by
 /// more and larger queues, buffers that were needed for the first time, the checker's own lists.
 constexpr std::size_t kGrowthMax = 16u << 20;
-constexpr std::size_t kLeftOverMax = 64u << 10;
+constexpr std::size_t kLeftOverMax = 256u << 10;
 
 /// 0 where an allocator that is not the system's does not say.
 std::size_t allocated_bytes() {
