@@ -92,6 +92,8 @@ void ReactorHolds::finished(BlockRequest& request) {
 
 void ReactorHolds::withdraw(BlockRequest& request) {
   (request.arrival == kLate ? late_ : waiting_).erase(request);
+  // It was abandoned before it was postponed.
+  if (request.fence != kNoSlot) lift(std::exchange(request.fence, kNoSlot));
   gone(range_of(request));
 }
 

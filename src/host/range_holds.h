@@ -127,7 +127,7 @@ class ReactorHolds {
   [[nodiscard]] bool loss_fenced(ByteRange range) const;
   /// It was admitted and has ended: also lifts the fence of abandon().
   void finished(BlockRequest& request);
-  /// It waits, and is not to be admitted any more.
+  /// It waits, and is not to be admitted any more. Also lifts the fence of abandon().
   void withdraw(BlockRequest& request);
   /// It was admitted: a fence around it until it has finished. Once is enough.
   void abandon(BlockRequest& request);

@@ -317,8 +317,11 @@ void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const 
   s.stopped.clear();
   s.found.reset();
   s.fails_at = Instant::max();
-  if (association_ != nullptr)
-    s.shared->unflushed.set_cache(association_->info.volatile_write_cache);
+  // Once there was one, there is: what a controller says while it has no namespace, or no more
+  // than its own default, means little.
+  if (association_ != nullptr && association_->info.volatile_write_cache) {
+    s.shared->unflushed.set_cache(true);
+  }
   namespaces_[index] = found;
   if (s.replayer) s.replayer->resume(found);
   // What has to be written again comes first; replay() lets the clients go on.

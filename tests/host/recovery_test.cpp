@@ -207,6 +207,32 @@ TEST_F(Recovery, WhatWaitsForAQueueGoesRoundTheFence) {
   ASSERT_TRUE(wait_for([&] { return lost.done(); }));
 }
 
+// Found by the simulator: who was abandoned, held back for a fence, and then failed, left the fence
+// of its own behind for ever.
+TEST_F(Recovery, WhoIsAbandonedAndHeldBackLeavesNothingBehind) {
+  params.loss.fast_io_fail = milliseconds(500);
+  go();
+  hold_io();
+  std::vector<std::byte> data = sim::pattern(kBlock, 1);
+  std::vector<std::unique_ptr<Request>> filling;
+  Request lost, unsent, later;
+  submit(lost, BlockOp::write, 5, data);
+  for (std::size_t i = 0; i < 60; ++i) {
+    filling.push_back(std::make_unique<Request>());
+    submit(*filling.back(), BlockOp::write, 100 + i, data);
+  }
+  submit(unsent, BlockOp::write, 5, data);
+  loop.run_for(milliseconds(10));
+  target.intercept = {};
+  host_->device(0, 1)->abandon(unsent);
+  kill_target();
+  ASSERT_TRUE(wait_for([&] { return unsent.done() && lost.done(); }));
+  loop.run_for(seconds(3));
+  submit(later, BlockOp::write, 5, data);
+  ASSERT_TRUE(wait_for([&] { return later.done(); }, milliseconds(100)));
+  EXPECT_EQ(later.error, 0);
+}
+
 TEST_F(Recovery, SilenceIsWaitedForByKeepAliveTimes) {
   params.keep_alive_ms = 1000;
   go();
