@@ -192,7 +192,7 @@ TEST_F(Recovery, WhatWaitsForAQueueGoesRoundTheFence) {
   std::vector<std::unique_ptr<Request>> filling;
   Request lost, unsent;
   submit(lost, BlockOp::write, 5, old_data);
-  for (std::size_t i = 0; i < 60; ++i) {  // more than the queues take
+  for (std::size_t i = 0; i < 100; ++i) {  // more than the queues take
     filling.push_back(std::make_unique<Request>());
     submit(*filling.back(), BlockOp::write, 100 + i, old_data);
   }
@@ -217,7 +217,7 @@ TEST_F(Recovery, WhoIsAbandonedAndHeldBackLeavesNothingBehind) {
   std::vector<std::unique_ptr<Request>> filling;
   Request lost, unsent, later;
   submit(lost, BlockOp::write, 5, data);
-  for (std::size_t i = 0; i < 60; ++i) {
+  for (std::size_t i = 0; i < 100; ++i) {
     filling.push_back(std::make_unique<Request>());
     submit(*filling.back(), BlockOp::write, 100 + i, data);
   }
