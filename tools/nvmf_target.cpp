@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -193,10 +194,24 @@ std::optional<int> parse_arguments(int argc, char** argv, Wanted& wanted) {
   return std::nullopt;
 }
 
+/// A port that is in use may still be that of a target that was killed a moment ago: the kernel
+/// takes its time to give back the sockets of an io_uring. Whoever starts it again at once
+/// (systemd) wants it to listen, not to fail.
+Result<nvmf::transport::Endpoint> listen_soon(nvmf::controller::Target& target,
+                                              const nvmf::nvme::HostPort& at) {
+  constexpr int kTries = 40;
+  constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 50'000'000};
+  for (int tries = 1;; ++tries) {
+    auto place = target.listen({.host = at.host, .port = at.port, .unix_path = {}});
+    if (place || place.error().code != EADDRINUSE || tries == kTries) return place;
+    ::nanosleep(&kPause, nullptr);
+  }
+}
+
 Result<void> listen_everywhere(nvmf::controller::Target& target, const ConfigFile& wanted) {
   std::vector<nvmf::transport::Endpoint> places;
   for (const nvmf::nvme::HostPort& at : wanted.listen) {
-    auto place = target.listen({.host = at.host, .port = at.port, .unix_path = {}});
+    auto place = listen_soon(target, at);
     if (!place) return std::unexpected(std::move(place.error()));
     places.push_back(std::move(*place));
   }

@@ -163,7 +163,13 @@ void NamespaceDevice::begin_wait(BlockRequest& r) {
 }
 
 bool NamespaceDevice::waits_for_loss(const BlockRequest& r) const {
-  return r.loss_fence != kNoSlot || holds_.loss_fenced(range_of(r));
+  if (r.loss_fence != kNoSlot || holds_.loss_fenced(range_of(r))) return true;
+  // Or for a hold of ours that has become a fence. Those of other reactors are not known here.
+  for (std::size_t i = 0; losses_.any() && i < writes_.size(); ++i) {
+    if (!losses_.in_force(static_cast<std::uint8_t>(kFenceSlots + i))) continue;
+    if (holds_.held_range(i).overlaps(cover(r).bytes(ns_->block_shift))) return true;
+  }
+  return false;
 }
 
 /// What waits for others, that nothing has happened to, waits as long as a command may take.
