@@ -55,8 +55,8 @@ std::string read_file(const std::string& path) {
   if (!in) refuse(std::strerror(errno));
   std::string text;
   std::array<char, 65536> piece{};
-  while (const std::size_t n = std::fread(piece.data(), 1, piece.size(), in.get())) {
-    text.append(piece.data(), n);
+  while (std::feof(in.get()) == 0 && std::ferror(in.get()) == 0) {
+    text.append(piece.data(), std::fread(piece.data(), 1, piece.size(), in.get()));
     if (text.size() > kConfigBytesMax) refuse("it is longer than 16 MiB");
   }
   if (std::ferror(in.get()) != 0) refuse(std::strerror(errno));
@@ -90,8 +90,8 @@ nvmf::controller::SubsystemConfig& last_subsystem(ConfigFile& wanted, const char
 /// The options whose order matters: each acts at the moment at which it is read.
 void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
   const auto ordered = [&app](const char* name, const char* value, const char* help,
-                              std::function<void(const std::string&)> act) {
-    app.add_option_function<std::string>(name, std::move(act), help)
+                              const std::function<void(const std::string&)>& act) {
+    app.add_option_function<std::string>(name, act, help)
         ->type_name(value)
         ->trigger_on_parse()
         ->allow_extra_args(false)
