@@ -205,6 +205,8 @@ TEST_F(Recovery, WhatWaitsForAQueueGoesRoundTheFence) {
   EXPECT_EQ(unsent.error, 0);
   EXPECT_GE(loop.now() - begin, seconds(2)) << "it was sent into the fence";
   ASSERT_TRUE(wait_for([&] { return lost.done(); }));
+  ASSERT_TRUE(wait_for(
+      [&] { return std::ranges::all_of(filling, [](const auto& r) { return r->done(); }); }));
 }
 
 // Found by the simulator: who was abandoned, held back for a fence, and then failed, left the fence
@@ -231,6 +233,8 @@ TEST_F(Recovery, WhoIsAbandonedAndHeldBackLeavesNothingBehind) {
   submit(later, BlockOp::write, 5, data);
   ASSERT_TRUE(wait_for([&] { return later.done(); }, milliseconds(100)));
   EXPECT_EQ(later.error, 0);
+  ASSERT_TRUE(wait_for(
+      [&] { return std::ranges::all_of(filling, [](const auto& r) { return r->done(); }); }));
 }
 
 TEST_F(Recovery, SilenceIsWaitedForByKeepAliveTimes) {
