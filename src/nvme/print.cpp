@@ -3,53 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 #include <string_view>
-#include <utility>
 
 #include "nvme/address.h"
+#include "nvme/print_lines.h"
 #include "nvme/text.h"
 
 namespace nvmf::nvme {
 namespace {
-
-/// Appends "name   : value" lines; names are padded to `width`.
-class Lines {
- public:
-  explicit Lines(int width) : width_(width) {}
-
-  void text(std::string_view name, std::string_view value) {
-    fmt::format_to(std::back_inserter(out_), "{:<{}}: {}\n", name, width_, value);
-  }
-  template <class T>
-  void dec(std::string_view name, T value) {
-    text(name, fmt::format("{}", value));
-  }
-  /// As C's %#x: 0 has no prefix.
-  template <class T>
-  void hex(std::string_view name, T value) {
-    text(name, value == 0 ? "0" : fmt::format("{:#x}", value));
-  }
-  /// A field of the structure, with its padding.
-  void padded(std::string_view name, std::string_view value, int field_width) {
-    text(name, fmt::format("{:<{}}", printable(value), field_width));
-  }
-  template <class... Args>
-  void raw(fmt::format_string<Args...> format, Args&&... args) {
-    fmt::format_to(std::back_inserter(out_), format, std::forward<Args>(args)...);
-  }
-  std::string take() { return std::move(out_); }
-
- private:
-  int width_;
-  std::string out_;
-};
-
-/// nvme-cli 2.3 prints a few unsigned fields with %d. Scripts that compare the two outputs find
-/// the same digits here.
-std::int32_t as_printed(std::uint32_t value) {
-  return static_cast<std::int32_t>(value);
-}
 
 // A power with its scale: 1 is 0.0001 W, 2 is 0.01 W. Base 2.1 §5.1.13.2.1 (IPS, APS).
 std::string power_text(std::uint16_t power, unsigned scale) {
@@ -240,8 +201,7 @@ std::string print(const IdentifyNamespace& id, std::uint32_t nsid) {
   for (std::size_t i = 0; i < formats; ++i) {
     const LbaFormat& format = id.lbaf[i];
     out.raw("lbaf {:>2} : ms:{:<3} lbads:{:<2} rp:{} {}\n", i, format.ms, format.lbads,
-            format.rp == 0 ? "0" : fmt::format("{:#x}", format.rp),
-            i == id.format_index() ? "(in use)" : "");
+            c_hex(format.rp), i == id.format_index() ? "(in use)" : "");
   }
   return out.take();
 }

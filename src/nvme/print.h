@@ -8,6 +8,10 @@
 
 namespace nvmf::nvme {
 
+/// How much of a structure is put into words: `human` is nvme-cli's `-H/--human-readable`, which
+/// explains each field of flags bit by bit below it.
+enum class Detail : std::uint8_t { brief, human };
+
 /// `nvme id-ctrl`.
 std::string print(const IdentifyController& id);
 /// `nvme id-ns`.
