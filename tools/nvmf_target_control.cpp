@@ -160,6 +160,47 @@ Reply cfs(Target& target, Args& args) {
   return counted(target.faults().fatal(scope), true, "enabled controller");
 }
 
+Reply health(Target& target, Args& args, const FaultScope& scope) {
+  controller::HealthChange change;
+  const auto byte = [&args](const char* key) -> std::optional<std::uint8_t> {
+    const auto value = args.number(key, 0xff);
+    if (!value) return std::nullopt;
+    return static_cast<std::uint8_t>(*value);
+  };
+  change.critical_warning = byte("warning");
+  change.spare_percent = byte("spare");
+  change.used_percent = byte("used");
+  if (const auto kelvins = args.number("temperature", 0xffff)) {
+    change.temperature_kelvins = static_cast<std::uint16_t>(*kelvins);
+  }
+  if (scope.cntlid != 0) {
+    args.mistake({"The health is the subsystem's: name that, not a controller", EINVAL});
+  }
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return counted(target.faults().health(scope, change), true, "subsystem");
+}
+
+Reply event(Target& target, Args& args) {
+  const std::string kind = args.text("kind");
+  const FaultScope scope = args.scope({With::controller});
+  if (kind == "smart") return health(target, args, scope);
+  if (kind != "error" && kind != "firmware") {
+    args.mistake(
+        {fmt::format("\"{}\" is no event: smart, error and firmware are", nvme::printable(kind)),
+         EINVAL});
+  }
+  nvme::Status status = nvme::StatusCode::internal_error;
+  bool persistent = false;
+  if (kind == "error") {
+    status = args.status().value_or(status);
+    persistent = args.flag("persistent");
+  }
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return counted(kind == "error" ? target.faults().error_event(scope, status, persistent)
+                                 : target.faults().firmware_event(scope),
+                 true, "enabled controller");
+}
+
 Reply restart(Target& target, Args& args, bool power_loss) {
   Target::Restart how{.down = args.lasts().value_or(Duration{}), .power_loss = power_loss};
   if (const auto n = args.number("max_queues", 0xffff)) {
@@ -320,6 +361,7 @@ void add_target_verbs(control::Server& server, Target& target) {
   add("drop", drop);
   add("close-queue", close_queue);
   add("cfs", cfs);
+  add("event", event);
   add("restart", [](Target& t, Args& args) { return restart(t, args, false); });
   add("power-loss", [](Target& t, Args& args) { return restart(t, args, true); });
   add("refuse", refuse);

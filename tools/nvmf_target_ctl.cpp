@@ -191,6 +191,19 @@ class Verbs {
     add("cfs", "Set CSTS.CFS: no command is answered until the host resets the controller")
         .subsystem()
         .controller();
+    add("event", "Tell hosts of an event: smart, error or firmware")
+        .words(
+            "kind", "KIND", "smart, error or firmware",
+            [this](const std::string& kind) { args_["kind"] = kind; }, true)
+        .number("--warning", "warning", "BITS", 0xff,
+                "smart: the critical warnings, all of them, 0 for none")
+        .number("--temperature", "temperature", "KELVINS", 0xffff, "smart: 0 is not reported")
+        .number("--spare", "spare", "PERCENT", 0xff, "smart: the available spare")
+        .number("--used", "used", "PERCENT", 0xff, "smart: how much of its life is used")
+        .status("--status", "error: the status of the log's entry; none: Internal Error", false)
+        .flag("--persistent", "persistent", "error: a persistent one, not a transient one")
+        .subsystem()
+        .controller();
     add("restart", "End every connection, forget every controller, listen again after MS")
         .lasts("Milliseconds without a listener; none: 0")
         .limits();

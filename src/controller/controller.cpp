@@ -40,23 +40,17 @@ Controller::Controller(transport::Loop& loop, ControllerOwner& owner, Subsystem&
       discovery_(discovery),
       identity_(std::move(identity)),
       timer_(loop.timers(), [this] { on_timer(); }),
-      grace_(loop.timers(),
-             [this] {
-               if (shst_ != nvme::kShstNone) return end_io("the controller was shut down");
-               end(Error{fmt::format("An I/O connection of {} was lost", describe()), ECONNRESET});
-             }),
-      namespace_notice_{{nvme::AsyncEventType::notice, nvme::kNoticeNamespaceChanged,
-                         static_cast<std::uint8_t>(nvme::LogPage::changed_namespaces)},
-                        nvme::kOaesNamespaceAttributes},
-      discovery_notice_{{nvme::AsyncEventType::notice, nvme::kNoticeDiscoveryChange,
-                         static_cast<std::uint8_t>(nvme::LogPage::discovery)},
-                        nvme::kOaesDiscoveryChange} {
+      grace_(loop.timers(), [this] {
+        if (shst_ != nvme::kShstNone) return end_io("the controller was shut down");
+        end(Error{fmt::format("An I/O connection of {} was lost", describe()), ECONNRESET});
+      }) {
   features_.keep_alive_ms = round_keep_alive(identity_.keep_alive_ms);
   async_requests_.reserve(kAsyncEventsMax);
   flush_op_.kind = DiskOp::Kind::flush;
   flush_op_.complete = &Controller::on_flushed;
   flush_op_.controller = this;
   subsystem_.add(*this);
+  known_warnings_ = critical_warnings();
   arm_timer();
 }
 
@@ -275,10 +269,8 @@ void Controller::reset_state() {
   features_ = Features{};
   features_.keep_alive_ms = keep_alive_ms;
   changed_ = {};
-  for (Notice* notice : {&namespace_notice_, &discovery_notice_}) {
-    notice->pending = false;
-    notice->told = false;
-  }
+  events_.reset();
+  known_warnings_ = critical_warnings();
 }
 
 // ---- keep-alive
@@ -361,37 +353,54 @@ void Controller::namespace_changed(std::uint32_t nsid) {
       changed_.nsids.insert(std::ranges::upper_bound(changed_.nsids, nsid), nsid);
     }
   }
-  raise(namespace_notice_);
+  raise(EventKind::namespaces, nvme::kNoticeNamespaceChanged);
 }
 
-void Controller::discovery_changed() {
-  raise(discovery_notice_);
+std::uint8_t Controller::critical_warnings() const {
+  const Health& health = subsystem_.health;
+  std::uint8_t warnings = health.critical_warning;
+  const std::uint16_t kelvins = health.temperature_kelvins;
+  if (kelvins != 0 &&
+      (kelvins >= features_.temperature_over || kelvins <= features_.temperature_under)) {
+    warnings |= nvme::kWarningTemperature;
+  }
+  return warnings;
 }
 
-void Controller::raise(Notice& notice) {
-  if (!ready() || (features_.async_events & notice.config_bit) == 0 || notice.told) return;
-  notice.pending = true;
+void Controller::health_changed() {
+  const std::uint8_t warnings = critical_warnings();
+  const auto fresh = static_cast<std::uint8_t>(warnings & ~known_warnings_);
+  known_warnings_ = warnings;
+  // Bits 7:0 of Asynchronous Event Configuration are those of the warnings.
+  const auto told = static_cast<std::uint8_t>(fresh & features_.async_events);
+  if (!ready() || told == 0) return;
+  const std::uint8_t info = (told & nvme::kWarningSpare) != 0         ? nvme::kSmartSpare
+                            : (told & nvme::kWarningTemperature) != 0 ? nvme::kSmartTemperature
+                                                                      : nvme::kSmartReliability;
+  raise(EventKind::smart, info);
+}
+
+void Controller::raise(EventKind kind, std::uint8_t info) {
+  const std::uint32_t bit = AsyncEvents::config_bit(kind);
+  if (!ready() || (features_.async_events & bit) != bit) return;
+  events_.raise(kind, info);
   deliver();
 }
 
 void Controller::deliver() {
-  for (Notice* notice : {&namespace_notice_, &discovery_notice_}) {
-    if (!notice->pending || async_requests_.empty()) continue;
+  while (!async_requests_.empty()) {
+    const auto event = events_.take();
+    if (!event) return;
     transport::ControllerCommand& request = *async_requests_.front();
     async_requests_.erase(async_requests_.begin());
-    notice->pending = false;
-    notice->told = true;
-    admin_->respond(request, nvme::Status{}, notice->event.encode());
+    admin_->respond(request, nvme::Status{}, event->encode());
   }
 }
 
 void Controller::log_page_read(nvme::LogPage page) {
-  if (page == nvme::LogPage::changed_namespaces) {
-    changed_ = {};
-    namespace_notice_.told = false;
-  } else if (page == nvme::LogPage::discovery) {
-    discovery_notice_.told = false;
-  }
+  if (page == nvme::LogPage::changed_namespaces) changed_ = {};
+  events_.log_read(page);
+  deliver();
 }
 
 // ---- errors
@@ -408,6 +417,22 @@ void Controller::record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::St
   entry.nsid = sqe.is_fabrics() ? 0 : sqe.nsid;
   entry.trtype = static_cast<std::uint8_t>(nvme::TransportType::tcp);
   entry.opcode = sqe.opcode;
+  keep_error(entry);
+}
+
+void Controller::internal_error(nvme::Status status, std::uint8_t info) {
+  nvme::ErrorEntry entry;
+  entry.error_count = ++error_count_;
+  entry.sqid = 0xffff;  // of no queue and no command
+  entry.cmdid = 0xffff;
+  entry.status_field = status.encode();
+  entry.parm_error_location = 0xffff;
+  entry.trtype = static_cast<std::uint8_t>(nvme::TransportType::tcp);
+  keep_error(entry);
+  raise(EventKind::error, info);
+}
+
+void Controller::keep_error(nvme::ErrorEntry entry) {
   errors_.push_front(entry);
   if (errors_.size() > kErrorEntriesMax) errors_.pop_back();
   ++subsystem_.counters.error_entries;

@@ -33,6 +33,7 @@
 #include "controller/admin_reply.h"
 #include "controller/config.h"
 #include "controller/disk.h"
+#include "controller/events.h"
 #include "controller/features.h"
 #include "controller/subsystem.h"
 #include "nvme/admin.h"
@@ -140,7 +141,14 @@ class Controller {
   /// The same for a command of an I/O queue that its disk has not begun.
   bool abort_io(std::uint16_t qid, std::uint16_t cid);
   void namespace_changed(std::uint32_t nsid);
-  void discovery_changed();
+  void discovery_changed() { raise(EventKind::discovery, nvme::kNoticeDiscoveryChange); }
+  void firmware_activation() { raise(EventKind::firmware, nvme::kNoticeFirmwareActivation); }
+  /// The subsystem's health has changed, or a threshold: tells of warnings that are new.
+  void health_changed();
+  /// SMART's critical warnings, those included that follow from this controller's thresholds.
+  [[nodiscard]] std::uint8_t critical_warnings() const;
+  /// An error that belongs to no command: an entry in the log, and an event of that `info`.
+  void internal_error(nvme::Status status, std::uint8_t info);
   /// The log page was read without Retain Asynchronous Event.
   void log_page_read(nvme::LogPage page);
   [[nodiscard]] const nvme::ChangedNamespaces& changed_namespaces() const { return changed_; }
@@ -153,14 +161,6 @@ class Controller {
   [[nodiscard]] const Features& features() const { return features_; }
 
  private:
-  /// A kind of event: told once, then silent until its log page has been read.
-  struct Notice {
-    nvme::AsyncEvent event;
-    std::uint32_t config_bit = 0;
-    bool pending = false;
-    bool told = false;
-  };
-
   /// The flush of one disk before a shutdown is complete.
   struct FlushOp : DiskOp {
     Controller* controller = nullptr;
@@ -177,8 +177,9 @@ class Controller {
   static void on_flushed(DiskOp& op);
   void arm_timer();
   void on_timer();
-  void raise(Notice& notice);
+  void raise(EventKind kind, std::uint8_t info);
   void deliver();
+  void keep_error(nvme::ErrorEntry entry);
   void check_gone();
 
   transport::Loop& loop_;
@@ -213,8 +214,8 @@ class Controller {
   transport::Timer grace_;
 
   std::vector<transport::ControllerCommand*> async_requests_;
-  Notice namespace_notice_;
-  Notice discovery_notice_;
+  AsyncEvents events_;
+  std::uint8_t known_warnings_ = 0;  // those of which the host was told, or does not want to be
   nvme::ChangedNamespaces changed_;
   std::deque<nvme::ErrorEntry> errors_;
   std::uint64_t error_count_ = 0;

@@ -99,16 +99,50 @@ std::size_t Faults::close_queue(std::uint16_t qid, bool reset, FaultScope scope)
   return concerned.size();
 }
 
-std::size_t Faults::fatal(const FaultScope& scope) {
-  std::size_t concerned = 0;
-  for (Controller* controller : target_.controllers()) {
+std::vector<Controller*> Faults::controllers_in(const FaultScope& scope) const {
+  std::vector<Controller*> found = target_.controllers();
+  std::erase_if(found, [&scope](const Controller* controller) {
     const bool covered = (scope.subnqn.empty() || scope.subnqn == controller->subsystem().nqn()) &&
                          (scope.cntlid == 0 || scope.cntlid == controller->cntlid());
-    if (!covered || controller->subsystem().discovery() || !controller->ready()) continue;
-    controller->set_fatal();
+    return !covered || controller->subsystem().discovery() || !controller->ready();
+  });
+  return found;
+}
+
+std::size_t Faults::fatal(const FaultScope& scope) {
+  const std::vector<Controller*> concerned = controllers_in(scope);
+  for (Controller* controller : concerned) controller->set_fatal();
+  return concerned.size();
+}
+
+std::size_t Faults::health(const FaultScope& scope, const HealthChange& change) {
+  std::size_t concerned = 0;
+  for (const auto& subsystem : target_.subsystems()) {
+    if (!scope.subnqn.empty() && scope.subnqn != subsystem->nqn()) continue;
+    Health& health = subsystem->health;
+    health.critical_warning = change.critical_warning.value_or(health.critical_warning);
+    health.temperature_kelvins = change.temperature_kelvins.value_or(health.temperature_kelvins);
+    health.spare_percent = change.spare_percent.value_or(health.spare_percent);
+    health.used_percent = change.used_percent.value_or(health.used_percent);
+    subsystem->health_changed();
     ++concerned;
   }
   return concerned;
+}
+
+std::size_t Faults::error_event(const FaultScope& scope, nvme::Status status, bool persistent) {
+  const std::vector<Controller*> concerned = controllers_in(scope);
+  for (Controller* controller : concerned) {
+    controller->internal_error(
+        status, persistent ? nvme::kErrorPersistentInternal : nvme::kErrorTransientInternal);
+  }
+  return concerned.size();
+}
+
+std::size_t Faults::firmware_event(const FaultScope& scope) {
+  const std::vector<Controller*> concerned = controllers_in(scope);
+  for (Controller* controller : concerned) controller->firmware_activation();
+  return concerned.size();
 }
 
 // ---- refuse

@@ -2,7 +2,7 @@
 // (nvmf-target ctl) and by program (the simulator).
 //
 // Three kinds:
-// - at once, and over: drop(), close_queue(), fatal(), Target::restart();
+// - at once, and over: drop(), close_queue(), fatal(), the events, Target::restart();
 // - standing, until their time or number is used up or clear() is called: refuse, black hole,
 //   delay, late, fail, corrupt, lost keep-alives;
 // - what restart() and power loss take with them: everything that is under way, every connection
@@ -111,6 +111,14 @@ struct KeepAliveFault {
   FaultScope scope;  // nsid must be 0
 };
 
+/// What the SMART log says from now on; what is not given stays.
+struct HealthChange {
+  std::optional<std::uint8_t> critical_warning;      // nvme::kWarning* bits
+  std::optional<std::uint16_t> temperature_kelvins;  // 0: not reported
+  std::optional<std::uint8_t> spare_percent;
+  std::optional<std::uint8_t> used_percent;
+};
+
 /// What has happened because of faults.
 struct FaultCounters {
   std::uint64_t dropped = 0;    // connections
@@ -138,6 +146,12 @@ class Faults {
   std::size_t close_queue(std::uint16_t qid, bool reset, FaultScope scope = {});
   /// CSTS.CFS: controllers execute and answer nothing but property commands until they are reset.
   std::size_t fatal(const FaultScope& scope = {});
+  /// SMART's health of subsystems; hosts that have enabled it are told of new warnings.
+  std::size_t health(const FaultScope& scope, const HealthChange& change);
+  /// Enabled controllers have an error of their own, in the log and as an event.
+  std::size_t error_event(const FaultScope& scope, nvme::Status status, bool persistent);
+  /// Firmware Activation Starting; the firmware stays what it is.
+  std::size_t firmware_event(const FaultScope& scope);
 
   // ---- standing
   void refuse(RefuseFault fault);
@@ -215,6 +229,8 @@ class Faults {
   void lift(std::uint64_t hole);
   Refusal* refusal(bool connect, std::string_view subnqn, std::uint16_t qid);
   std::vector<Session*> sessions_in(const FaultScope& scope) const;
+  /// Enabled ones, of subsystems with namespaces.
+  std::vector<Controller*> controllers_in(const FaultScope& scope) const;
 
   Target& target_;
   std::vector<Refusal> refusals_;

@@ -63,6 +63,11 @@ json subsystem_json(const Subsystem& subsystem) {
   const Counters& c = subsystem.counters;
   return {{"subsystem", subsystem.nqn()},
           {"namespaces", std::move(namespaces)},
+          {"health",
+           {{"critical_warning", subsystem.health.critical_warning},
+            {"temperature", subsystem.health.temperature_kelvins},
+            {"spare", subsystem.health.spare_percent},
+            {"used", subsystem.health.used_percent}}},
           {"counters",
            {{"reads", c.read_commands},
             {"writes", c.write_commands},

@@ -82,9 +82,10 @@ std::vector<std::byte> timestamp_data(const Controller& controller) {
 }
 
 AdminReply set_async_events(Controller& controller, std::uint32_t events) {
-  const std::uint32_t known = controller.subsystem().discovery()
-                                  ? nvme::kOaesDiscoveryChange
-                                  : nvme::kOaesNamespaceAttributes | kSmartEventsMask;
+  const std::uint32_t known =
+      controller.subsystem().discovery()
+          ? nvme::kOaesDiscoveryChange
+          : nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation | kSmartEventsMask;
   if ((events & ~known) != 0) return AdminReply::refuse(StatusCode::invalid_field);
   controller.features().async_events = events;
   return AdminReply::ok();
@@ -126,6 +127,7 @@ AdminReply set_temperature(Controller& controller, std::uint32_t cdw11) {
   Features& features = controller.features();
   (under_threshold(cdw11) ? features.temperature_under : features.temperature_over) =
       static_cast<std::uint16_t>(cdw11);
+  controller.health_changed();
   return AdminReply::ok();
 }
 

@@ -62,7 +62,7 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   nvme::IdentifyController id = identify_common(controller);
   id.cntrltype = nvme::ControllerType::io;
   id.cmic = nvme::kCmicMultiPort | nvme::kCmicMultiController;
-  id.oaes = nvme::kOaesNamespaceAttributes;
+  id.oaes = nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation;
   id.lpa |= nvme::kLpaEffects;
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;

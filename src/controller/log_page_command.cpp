@@ -74,7 +74,10 @@ Bytes smart(const Controller& controller) {
   const Subsystem& subsystem = controller.subsystem();
   const Counters& counters = subsystem.counters;
   nvme::SmartLog log;
-  log.avail_spare = 100;  // nothing here wears out
+  log.critical_warning = controller.critical_warnings();
+  log.composite_temperature = subsystem.health.temperature_kelvins;
+  log.avail_spare = subsystem.health.spare_percent;
+  log.percent_used = subsystem.health.used_percent;
   log.data_units_read.low = data_units(counters.read_bytes);
   log.data_units_written.low = data_units(counters.written_bytes);
   log.host_read_commands.low = counters.read_commands;

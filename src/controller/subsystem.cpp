@@ -64,6 +64,10 @@ void Subsystem::changed(std::uint32_t nsid) {
   for (Controller* controller : controllers_) controller->namespace_changed(nsid);
 }
 
+void Subsystem::health_changed() {
+  for (Controller* controller : controllers_) controller->health_changed();
+}
+
 Error Subsystem::no_namespace(std::uint32_t nsid) const {
   return {fmt::format("The subsystem {} has no namespace {}", nqn_, nsid), ENOENT};
 }

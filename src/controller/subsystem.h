@@ -39,6 +39,14 @@ struct Counters {
   }
 };
 
+/// What the SMART log says of the state of things; set on demand.
+struct Health {
+  std::uint8_t critical_warning = 0;      // kWarning* bits
+  std::uint16_t temperature_kelvins = 0;  // 0: not reported
+  std::uint8_t spare_percent = 100;       // nothing here wears out
+  std::uint8_t used_percent = 0;
+};
+
 class Subsystem {
  public:
   /// Opens the namespaces. The error names the one that failed.
@@ -87,6 +95,9 @@ class Subsystem {
   [[nodiscard]] const std::vector<Controller*>& controllers() const { return controllers_; }
 
   Counters counters;
+  Health health;
+  /// Tells every controller.
+  void health_changed();
 
  private:
   Subsystem(std::string nqn, Instant now) : nqn_(std::move(nqn)), started_(now) {}

@@ -169,6 +169,11 @@ inline constexpr std::uint8_t kNoticeDiscoveryChange = 0xf0;
 inline constexpr std::uint8_t kErrorPersistentInternal = 0x03;
 inline constexpr std::uint8_t kErrorTransientInternal = 0x04;
 
+/// Informations of AsyncEventType::smart.
+inline constexpr std::uint8_t kSmartReliability = 0x00;
+inline constexpr std::uint8_t kSmartTemperature = 0x01;
+inline constexpr std::uint8_t kSmartSpare = 0x02;
+
 /// DW0 of an Asynchronous Event Request's completion.
 struct AsyncEvent {
   AsyncEventType type = AsyncEventType::error;

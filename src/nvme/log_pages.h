@@ -76,6 +76,13 @@ struct ErrorEntry {
 
 /// SMART / Health Information, 512 bytes.
 inline constexpr std::size_t kSmartBytes = 512;
+/// critical_warning; the same bits of Asynchronous Event Configuration enable their events.
+inline constexpr std::uint8_t kWarningSpare = 1u << 0;
+inline constexpr std::uint8_t kWarningTemperature = 1u << 1;
+inline constexpr std::uint8_t kWarningReliability = 1u << 2;
+inline constexpr std::uint8_t kWarningReadOnly = 1u << 3;
+inline constexpr std::uint8_t kWarningBackupFailed = 1u << 4;
+inline constexpr std::uint8_t kWarningPmr = 1u << 5;
 struct SmartLog {
   std::uint8_t critical_warning = 0;
   std::uint16_t composite_temperature = 0;  // kelvins

@@ -82,6 +82,10 @@ class Host:
         self.property_set(CC, ENABLE)
         return self
 
+    def configure_events(self, bits):
+        status, _ = self.ask(self.sqe(0x09, rest=struct.pack("<II16x", 0x0B, bits)))
+        check(status == 0, f"Set Features ended with {status:#x}")
+
     def flush(self):
         return self.ask(self.sqe(0x00, nsid=1))[0]
 
@@ -196,6 +200,7 @@ def wrong_words(words):
                            (["close-queue"], "QID is missing"),
                            (["ns-add"], "SPEC is missing"), (["ns-add", "disk"], "no namespace"),
                            (["ns-resize", "1", "big"], "'big' is no size"),
+                           (["event"], "KIND is missing"),
                            (["show", "it"], '"it" is one word too many'),
                            (["drop", "--nsid", "1"], "no such option as --nsid")):
             scene.refused(*argv, status=2, says=says)
@@ -204,6 +209,10 @@ def wrong_words(words):
                            (["close-queue", "0"], "Queue 0 is the admin queue"),
                            (["cfs"], "No enabled controller fits that"),
                            (["drop", "--subsystem", "nqn.nobody"], "no subsystem nqn.nobody"),
+                           (["event", "frob"], '"frob" is no event'),
+                           (["event", "error"], "No enabled controller fits that"),
+                           (["event", "firmware", "--warning", "1"], '"warning" means nothing'),
+                           (["event", "smart", "--controller", "1"], "name that, not a controller"),
                            (["delay", "1", "--queue", "0"], "Queue 0 is the admin queue"),
                            (["late", "1", "--queue", "0"], "Queue 0 is the admin queue"),
                            (["refuse", "--queue", "1"], "give a status"),
@@ -306,6 +315,27 @@ def namespaces(words):
         check(there() == [(1, 8 << 20), (2, 1 << 20)], f"{there()}")
 
 
+def events(words):
+    with Scene(words, {NQN: ["--namespace", "memory:4M"]}) as scene:
+        with Host(scene.port) as admin:
+            admin.enable()
+
+            def told():
+                """DW0 of the next event."""
+                return admin.ask(admin.sqe(0x0C))
+            check(scene.ctl("event", "error", "--status", "2/0x81", "--persistent") == "1\n", "error")
+            check(told() == (0, 0x01_03_00), "the error event")
+            admin.configure_events(1 << 9 | 4)
+            check(scene.ctl("event", "firmware", "--controller", "1") == "1\n", "firmware")
+            check(told() == (0, 0x03_01_02), "the firmware event")
+            scene.ctl("event", "smart", "--warning", "0xc", "--temperature", "310", "--spare", "9",
+                      "--used", "70")
+            check(told() == (0, 0x02_00_01), "the SMART event")
+            health = scene.show()["subsystems"][0]["health"]
+            check(health == {"critical_warning": 12, "temperature": 310, "spare": 9, "used": 70},
+                  f"{health}")
+
+
 def socket_of_its_own(words):
     with Scene(words) as scene:
         check(os.stat(scene.socket).st_mode & 0o777 == 0o600, "others may use the socket")
@@ -342,7 +372,7 @@ def page(words):
             check(operands == told[verb][1], f"{verb}: {operands} and {told[verb][1]}")
 
 
-ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces,
+ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces, events,
        socket_of_its_own, page]
 
 
