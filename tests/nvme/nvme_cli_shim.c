@@ -1,5 +1,6 @@
 // Preloaded into nvme-cli: answers admin commands from the file that NVMF_SHIM_DATA names, so that
-// its printing can be seen without a device. Everything else is refused.
+// its printing can be seen without a device, or with the status that NVMF_SHIM_STATUS names.
+// Everything else is refused.
 #include <errno.h>
 #include <linux/nvme_ioctl.h>
 #include <stdarg.h>
@@ -18,6 +19,8 @@ int ioctl(int fd, unsigned long request, ...) {
     errno = ENOTTY;
     return -1;
   }
+  const char* status = getenv("NVMF_SHIM_STATUS");
+  if (status != NULL) return (int)strtoul(status, NULL, 0);
   // Both forms of the command begin alike.
   const struct nvme_admin_cmd* command = argument;
   const char* path = getenv("NVMF_SHIM_DATA");

@@ -43,7 +43,7 @@ TEST(Status, CommandSpecificNames) {
   EXPECT_EQ(name(0x91, nvm), "Authentication Required");               // any command
   EXPECT_EQ(name(0x84, nvm), "Invalid Command ID");
   EXPECT_EQ(name(0x9c, nvm), "Successful Media Verification Read");
-  EXPECT_EQ(name(0xb8, nvm), "Zone Boundary Error");
+  EXPECT_EQ(name(0xb8, nvm), "Zoned Boundary Error");
   EXPECT_EQ(name(0x70, admin), "Directive Specific Status");
   EXPECT_EQ(name(0x3b, admin), "Controller Data Queue Full");
 }
