@@ -1,29 +1,37 @@
 #include "host/admin_queue.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
+#include "host/awaited_command.h"
 #include "nvme/admin.h"
 
 namespace nvmf::host {
 
+namespace {
+
+std::string seconds_text(Duration d) {
+  return fmt::format("{:g} s", std::chrono::duration<double>(d).count());
+}
+
+}  // namespace
+
 AdminQueue::AdminQueue(transport::Loop& loop, std::move_only_function<void(const Error&)> on_down)
-    : QueueLink(loop, 0), on_down_(std::move(on_down)) {
+    : QueueLink(loop, 0),
+      on_down_(std::move(on_down)),
+      own_(loop, kAdminWaitersMax),
+      passthrough_(loop, kPassthroughWaitersMax) {
   keep_alive_.queue = this;
 }
 
-std::uint32_t AdminQueue::shared_slots() const {
-  return slots() - 1 - kAsyncEventSlotsMax;
-}
-
-void AdminQueue::release_slot() {
-  --shared_used_;
-  if (waiting_.empty()) return;
-  // The slot is the waiter's from here on: nobody who comes later can take it.
-  ++shared_used_;
-  Signal* next = waiting_.front();
-  waiting_.pop_front();
-  next->fire();
+/// How many there are is known once the queue is open.
+void AdminQueue::share_slots() {
+  if (std::exchange(slots_shared_, true)) return;
+  const std::uint32_t shared = slots() - 1 - kAsyncEventSlotsMax;
+  passthrough_.set_slots(shared / 2);
+  own_.set_slots(shared - shared / 2);
 }
 
 Task<Result<CommandOutcome>> AdminQueue::execute(nvme::Sqe sqe, transport::DataDirection direction,
@@ -31,20 +39,73 @@ Task<Result<CommandOutcome>> AdminQueue::execute(nvme::Sqe sqe, transport::DataD
   const Gate::Pass inside(gate());
   if (ended()) co_return std::unexpected(reason());
   if (!live()) co_return fail(describe() + " is not open", ENOTCONN);
-  if (shared_used_ < shared_slots()) {
-    ++shared_used_;
-  } else if (waiting_.size() >= kAdminWaitersMax) {
+  share_slots();
+  if (co_await own_.take() != SlotShare::Took::yes) {
     co_return fail(describe() + " has too many commands waiting; try again later", EBUSY);
-  } else {
-    Signal turn(loop());
-    waiting_.push_back(&turn);
-    co_await turn;
   }
   ++submitted_;
   submitted_at_ = loop().now();
   Result<CommandOutcome> outcome = co_await run(sqe, direction, data, timeout);
-  release_slot();
+  own_.give_back();
   co_return outcome;
+}
+
+Task<PassedThrough> AdminQueue::pass(nvme::Sqe sqe, transport::DataDirection direction,
+                                     std::span<std::byte> data, Duration timeout, bool changes_data,
+                                     std::move_only_function<void(std::uint16_t cid)> on_overdue) {
+  const Gate::Pass inside(gate());
+  if (!live()) {
+    co_return PassedThrough{.why = ended() ? reason() : Error{describe() + " is not open"}};
+  }
+  share_slots();
+  switch (co_await passthrough_.take(loop().now() + timeout)) {
+    case SlotShare::Took::yes:
+      break;
+    case SlotShare::Took::too_many_wait:
+      co_return PassedThrough{
+          .why = {fmt::format("{} commands wait to be passed through already; try again later",
+                              kPassthroughWaitersMax),
+                  EBUSY}};
+    case SlotShare::Took::too_late:
+      co_return PassedThrough{.why = {fmt::format("others that are passed through left it no room "
+                                                  "within {}; try again later",
+                                                  seconds_text(timeout)),
+                                      EBUSY}};
+  }
+  // Without a slot although one is ours: its end is under way.
+  if (!live() || free_slots() == 0) {
+    passthrough_.give_back();
+    co_await wait_ended();
+    co_return PassedThrough{.why = reason()};
+  }
+  ++submitted_;
+  submitted_at_ = loop().now();
+  AwaitedCommand command(sqe, direction, data);
+  bool told = false;
+  std::optional<transport::Timer> deadline;
+  deadline.emplace(loop().timers(), [&] {
+    if (std::exchange(told, true)) {
+      return end(Error{fmt::format("{} did not answer the command {} within {}, nor when it was "
+                                   "told to abort it",
+                                   describe(), nvme::opcode_name(sqe, true), seconds_text(timeout)),
+                       ETIMEDOUT});
+    }
+    // Of one that is not out yet, the controller knows nothing.
+    if (command.delivery == transport::Delivery::unanswered) on_overdue(command.sqe.cid);
+    deadline->arm(loop().now() + kAbortGrace);
+  });
+  deadline->arm(loop().now() + timeout);
+  co_await SubmitAwaiter{qpair(), command};
+  deadline.reset();
+  passthrough_.give_back();
+  if (command.delivery == transport::Delivery::answered) {
+    co_return PassedThrough{.outcome = CommandOutcome{command.cqe, command.received_bytes}};
+  }
+  const bool sent = command.delivery == transport::Delivery::unanswered;
+  if (sent && changes_data) unanswered_changes_ = true;
+  // The reason of the queue's end follows the commands' completions.
+  co_await wait_ended();
+  co_return PassedThrough{.sent = sent, .overdue = told, .why = reason()};
 }
 
 Task<Result<CommandOutcome>> AdminQueue::execute_event_request() {
@@ -69,6 +130,7 @@ void AdminQueue::submit_keep_alive(std::move_only_function<void(nvme::Status)> o
 }
 
 void AdminQueue::on_down(const Error& reason) {
+  peer_closed_ = qpair().peer_closed();
   if (on_down_) on_down_(reason);
 }
 

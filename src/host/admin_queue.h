@@ -1,25 +1,41 @@
 // The admin queue of an association: admin commands as awaitables.
 //
-// Slots. One is kept for Keep Alive and kAsyncEventSlotsMax for Asynchronous Event Requests, so
-// that neither ever waits behind passthrough; all other commands share the rest and wait in order.
+// Slots. One is kept for Keep Alive and kAsyncEventSlotsMax for Asynchronous Event Requests. Half
+// of the rest is for passthrough, the other half for the association's own commands: neither kind
+// ever waits behind the other. Each waits in order.
 //
 // A command that is not answered in time ends the association with a reason: the state of the
 // controller is unknown then, and it is most probably gone.
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <optional>
 #include <span>
 
+#include "host/passthrough.h"
 #include "host/queue_link.h"
+#include "host/slot_share.h"
 #include "nvme/log_pages.h"
 
 namespace nvmf::host {
 
 /// AERL is seldom more; with one outstanding, events queue up at the controller meanwhile.
 inline constexpr std::uint32_t kAsyncEventSlotsMax = 4;
-/// Commands that wait for a slot: a page of tools' requests; more are refused as EBUSY.
+/// The association's own commands that wait for a slot; more are refused as EBUSY.
 inline constexpr std::size_t kAdminWaitersMax = 256;
+
+/// What became of a passthrough command.
+struct PassedThrough {
+  /// The controller's answer; nothing: there was none.
+  std::optional<CommandOutcome> outcome;
+  /// Without an answer: whether any of it was given to the network. If so it may have been
+  /// executed.
+  bool sent = false;
+  bool overdue = false;
+  /// Without an answer: why. EBUSY if it had to wait too long, or too many wait; otherwise why the
+  /// queue ended.
+  Error why;
+};
 
 class AdminQueue final : public QueueLink {
  public:
@@ -34,6 +50,17 @@ class AdminQueue final : public QueueLink {
   Task<Result<CommandOutcome>> execute(nvme::Sqe sqe, Duration timeout) {
     return execute(sqe, transport::DataDirection::none, {}, timeout);
   }
+
+  /// A tool's command, on the slots for these. It waits for one, and then for its answer, `timeout`
+  /// each. When it is overdue `on_overdue` is told (to abort it); when it is not answered within
+  /// kAbortGrace after that, the queue is ended. `changes_data`: see unanswered_changes().
+  Task<PassedThrough> pass(nvme::Sqe sqe, transport::DataDirection direction,
+                           std::span<std::byte> data, Duration timeout, bool changes_data,
+                           std::move_only_function<void(std::uint16_t cid)> on_overdue);
+  /// A passthrough command that may change data was sent and not answered.
+  [[nodiscard]] bool unanswered_changes() const { return unanswered_changes_; }
+  /// FIN or RST came before we ended it; after its end.
+  [[nodiscard]] bool peer_closed() const { return peer_closed_; }
 
   /// An Asynchronous Event Request, on a slot of its own; at most kAsyncEventSlotsMax at a time.
   /// Answered when there is an event, maybe never.
@@ -56,13 +83,15 @@ class AdminQueue final : public QueueLink {
   };
 
   void on_down(const Error& reason) override;
-  [[nodiscard]] std::uint32_t shared_slots() const;
-  void release_slot();
+  void share_slots();
 
   std::move_only_function<void(const Error&)> on_down_;
   KeepAlive keep_alive_;
-  std::uint32_t shared_used_ = 0;
-  std::deque<Signal*> waiting_;  // each in the frame that waits
+  SlotShare own_;
+  SlotShare passthrough_;
+  bool slots_shared_ = false;
+  bool unanswered_changes_ = false;
+  bool peer_closed_ = false;
   std::uint64_t submitted_ = 0;
   Instant submitted_at_{};
 };

@@ -94,6 +94,28 @@ Task<void> Association::abort(std::uint16_t qid, std::uint16_t cid) {
   --aborts_;
 }
 
+Task<PassedThrough> Association::pass(nvme::Sqe sqe, transport::DataDirection direction,
+                                      std::span<std::byte> data, Duration timeout,
+                                      bool changes_data) {
+  const Gate::Pass inside(tasks_);
+  co_return co_await admin_->pass(sqe, direction, data, timeout, changes_data,
+                                  [this](std::uint16_t cid) { spawn(abort(0, cid)); });
+}
+
+Task<const nvme::EffectsLog*> Association::effects() {
+  const Gate::Pass inside(tasks_);
+  if (effects_asked_ || (info.controller.lpa & nvme::kLpaEffects) == 0) co_return effects_.get();
+  std::vector<std::byte> page(nvme::kEffectsBytes);
+  auto read = co_await read_log_page(*admin_, {.page = nvme::LogPage::effects}, page,
+                                     admin_piece_bytes(info), params_.admin_timeout);
+  if (!read) co_return nullptr;  // its queue has ended
+  // Two may have asked at the same time: what the first was given stays.
+  if (!std::exchange(effects_asked_, true) && read->cqe.status.ok()) {
+    effects_ = std::make_unique<nvme::EffectsLog>(nvme::EffectsLog::decode(page));
+  }
+  co_return effects_.get();
+}
+
 void Association::lose(Error reason) {
   if (!made_) return end(std::move(reason));
   if (end_reason_) return;
@@ -189,6 +211,10 @@ AssociationEnd Association::how_it_ended() const {
     if (!slot.down || !slot.down->unanswered_changes) continue;
     any = true;
     if (!slot.down->peer_closed) e.peer_closed = false;
+  }
+  if (admin_->unanswered_changes()) {
+    any = true;
+    if (!admin_->peer_closed()) e.peer_closed = false;
   }
   e.nothing_unanswered = !any;
   e.controller_disabled = disabled_;

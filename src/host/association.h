@@ -51,6 +51,8 @@ struct AssociationInfo {
   RetryDelays retry_delays{};
   /// There is a volatile write cache, and it is enabled (VWC, Get Features 06h).
   bool volatile_write_cache = false;
+  /// Bits of Asynchronous Event Configuration that were set.
+  std::uint32_t events_configured = 0;
 };
 
 /// See Association::settle().
@@ -120,6 +122,13 @@ class Association {
   /// the association's, which close() waits for.
   std::function<Task<void>(std::vector<std::uint32_t>)> on_namespaces_changed;
 
+  /// A tool's admin command (AdminQueue::pass()), aborted when it is overdue.
+  Task<PassedThrough> pass(nvme::Sqe sqe, transport::DataDirection direction,
+                           std::span<std::byte> data, Duration timeout, bool changes_data);
+  /// Commands Supported and Effects, of the NVM command set: read once; nullptr if the controller
+  /// has none, or does not tell. It stays as long as this.
+  Task<const nvme::EffectsLog*> effects();
+
   /// Tells the controller that we go (CC.SHN) and waits until it is ready, less than a second;
   /// then ends the queues in order. For an association that nobody uses any more. close() follows.
   Task<void> shut_down();
@@ -152,6 +161,8 @@ class Association {
   std::optional<Error> end_reason_;
   Signal ended_;
   Gate tasks_;
+  std::unique_ptr<nvme::EffectsLog> effects_;
+  bool effects_asked_ = false;  // and answered
 
   transport::Timer keep_alive_timer_;
   Duration keep_alive_timeout_{};

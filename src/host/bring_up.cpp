@@ -345,7 +345,9 @@ Task<Result<void>> configure_events(BringUp& b) {
   if (events == 0) co_return Result<void>{};
   auto set = co_await b.ask(nvme::set_async_events(events));
   if (!set) co_return error_of(set);
-  if (!set->status.ok()) {
+  if (set->status.ok()) {
+    a.info.events_configured = events;
+  } else {
     log(LogLevel::info,
         fmt::format("{} does not take an event configuration: {}", a.info.endpoint.to_string(),
                     nvme::describe(set->status, nvme::StatusContext::admin)));

@@ -43,10 +43,6 @@ struct IoQueueEvents {
   std::move_only_function<void(std::uint16_t cid)> on_overdue;
 };
 
-/// After its deadline a command is to be aborted; this much later, or after as much as the deadline
-/// itself if that is less, the queue is given up.
-inline constexpr Duration kAbortGrace = std::chrono::seconds(5);
-
 class IoQueue final : public QueueLink, public CommandQueue {
  public:
   IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,

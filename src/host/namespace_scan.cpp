@@ -36,7 +36,7 @@ Task<Result<CommandOutcome>> identify(Scan& scan, nvme::Cns cns, std::uint32_t n
 }
 
 /// All active identifiers, in rising order. A page of 1024 is followed by the one above its last.
-Task<Result<void>> list_namespaces(Scan& scan) {
+Task<Result<void>> list_all(Scan& scan) {
   Buffer page;
   std::uint32_t above = 0;
   for (;;) {
@@ -172,10 +172,17 @@ Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& a
   co_return ns;
 }
 
+Task<Result<std::vector<std::uint32_t>>> list_namespaces(Association& association,
+                                                         Duration timeout) {
+  Scan scan{.association = association, .timeout = timeout};
+  if (auto ok = co_await list_all(scan); !ok) co_return std::unexpected(ok.error());
+  co_return std::move(scan.nsids);
+}
+
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout) {
   Scan scan{.association = association, .timeout = timeout};
   const nvme::NamespaceSelector& selector = association.params().namespace_selector;
-  if (auto ok = co_await list_namespaces(scan); !ok) co_return ok;
+  if (auto ok = co_await list_all(scan); !ok) co_return ok;
   const std::string there = describe(scan.nsids);
   if (const auto* nsid = std::get_if<1>(&selector)) {
     std::erase_if(scan.nsids, [nsid](std::uint32_t n) { return n != *nsid; });

@@ -15,6 +15,11 @@ inline constexpr std::size_t kNamespacesMax = 4096;
 /// answer, if its lists are out of sense, or if the one namespace that was asked for is not there.
 Task<Result<void>> scan_namespaces(Association& association, Duration timeout);
 
+/// The identifiers of all active namespaces now, rising, at most about kNamespacesMax. Fails if the
+/// controller does not answer, refuses, or lists what makes no sense.
+Task<Result<std::vector<std::uint32_t>>> list_namespaces(Association& association,
+                                                         Duration timeout);
+
 /// One namespace as it is now; nullptr if it is not active or cannot be served (which is logged).
 /// Fails if the controller does not answer; with EAGAIN if it refuses without saying that there is
 /// no such namespace.

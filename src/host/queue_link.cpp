@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "host/awaited_command.h"
 #include "nvme/admin.h"
 
 namespace nvmf::host {
@@ -14,23 +15,6 @@ namespace {
 double seconds(Duration d) {
   return std::chrono::duration<double>(d).count();
 }
-
-/// A command in flight whose completion resumes a coroutine.
-struct AwaitedCommand : transport::HostCommand {
-  std::coroutine_handle<> waiter;
-};
-
-/// Hands the command over when it is awaited; the queue pair never completes inside submit().
-struct SubmitAwaiter {
-  transport::HostQpair& qpair;
-  AwaitedCommand& command;
-  static bool await_ready() noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> h) const {
-    command.waiter = h;
-    qpair.submit(command);
-  }
-  static void await_resume() noexcept {}
-};
 
 }  // namespace
 
@@ -76,15 +60,7 @@ Task<Result<CommandOutcome>> QueueLink::run(nvme::Sqe sqe, transport::DataDirect
                                data.size(), transport::kCommandBytesMax),
                    EINVAL);
   }
-  AwaitedCommand command;
-  command.sqe = sqe;
-  command.direction = data.empty() ? transport::DataDirection::none : direction;
-  command.data = data.data();
-  command.data_bytes = static_cast<std::uint32_t>(
-      command.direction == transport::DataDirection::none ? 0 : data.size());
-  command.complete = [](transport::HostCommand& c) {
-    static_cast<AwaitedCommand&>(c).waiter.resume();
-  };
+  AwaitedCommand command(sqe, direction, data);
   std::optional<transport::Timer> deadline;
   if (timeout > Duration::zero()) {
     deadline.emplace(loop_.timers(), [this, &sqe, timeout] {

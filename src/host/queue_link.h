@@ -18,6 +18,11 @@
 
 namespace nvmf::host {
 
+/// After its deadline a command is to be aborted; this much later, or after as much as the deadline
+/// itself if that is less, the queue is given up. Passthrough commands, whose deadline may be as
+/// short as a user likes, have all of it.
+inline constexpr Duration kAbortGrace = std::chrono::seconds(5);
+
 /// What a controller answered. The status is data: a refused command is an answer too.
 struct CommandOutcome {
   nvme::Cqe cqe;

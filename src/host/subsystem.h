@@ -22,10 +22,12 @@
 #include "host/association.h"
 #include "host/block_device.h"
 #include "host/bring_up.h"
+#include "host/events.h"
 #include "host/health.h"
 #include "host/lent_queue.h"
 #include "host/namespace_device.h"
 #include "host/params.h"
+#include "host/passthrough.h"
 #include "host/queue_group.h"
 #include "host/reconnect.h"
 #include "host/task.h"
@@ -39,6 +41,9 @@ struct SubsystemEvents {
   virtual void on_lost(const Error& /*reason*/) {}
   /// I/O goes on; info() may say other things than before.
   virtual void on_live_again() {}
+  /// Something happened; what can be done about it has been done. Also for what the calls above
+  /// tell, after these.
+  virtual void on_event(const HostEvent& /*event*/) {}
   /// It is over: `reason.code` 0 as asked by stop(), otherwise why it failed. Last call. The
   /// subsystem must not be destroyed in here.
   virtual void on_ended(const Error& reason) = 0;
@@ -111,8 +116,24 @@ class RemoteSubsystem {
   [[nodiscard]] std::vector<QueueStatistics> statistics() const;
   [[nodiscard]] std::uint64_t async_events() const;
 
-  /// An admin command for a tool. `data` must stay until the task is done; `timeout` 0 is the
-  /// connection's own, and running out of it ends the connection. ENOTCONN unless live.
+  /// Events so far, by kind: those that on_event() was told.
+  [[nodiscard]] const EventCounts& event_counts() const { return event_counts_; }
+
+  /// A tool's command through the live association, on slots of its own; passthrough.h says what is
+  /// refused and what is done around it. A controller's status, also a bad one, is an outcome.
+  /// Errors, with sentences: ENOTCONN if there is no association, or it ended before the command
+  /// was sent; EBUSY if too many wait, or it had to wait for longer than its timeout (nothing was
+  /// sent); EPERM, EINVAL, EOPNOTSUPP, EROFS as plan_passthrough(); ESTALE for an I/O command to a
+  /// namespace that is stopped, with the reason; ETIMEDOUT and ECONNRESET: it was sent and not
+  /// answered, so it may have been executed. It is never sent twice.
+  Task<Result<CommandOutcome>> passthrough(PassthroughCommand command);
+  /// Asks the controller again which namespaces it has and what they are; acts on what has changed
+  /// (as after its own notice), and says what. ENOTCONN unless live; otherwise why it ended.
+  Task<Result<RescanReport>> rescan();
+
+  /// An admin command of this host's own. `data` must stay until the task is done; `timeout` 0 is
+  /// the connection's own, and running out of it ends the connection. ENOTCONN unless live. What a
+  /// user asks for goes by passthrough().
   Task<Result<CommandOutcome>> admin(nvme::Sqe sqe, transport::DataDirection direction,
                                      std::span<std::byte> data, Duration timeout = {});
   /// A log page of any length, in pieces that MDTS allows.
@@ -150,6 +171,10 @@ class RemoteSubsystem {
     }
   }
   Task<void> describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all);
+
+  // subsystem_passthrough.cpp
+  Task<Result<CommandOutcome>> pass_admin(const PassthroughCommand& command,
+                                          const PassthroughPlan& plan);
 
   // subsystem_recovery.cpp
   void take(std::unique_ptr<Association> association);
@@ -203,6 +228,7 @@ class RemoteSubsystem {
   std::string last_loss_;
   std::string last_attempt_;
   std::uint64_t losses_ = 0;
+  EventCounts event_counts_{};
   Instant safe_at_{};  // from then on nothing of associations before is executed
   Signal* waiter_ = nullptr;
   transport::Timer timer_;
