@@ -46,6 +46,10 @@ std::vector<std::string> retry_words(Status status, const RetryDelays* delays = 
 /// The number that nvme-cli and ioctl() have for it: SC in bits 7:0, SCT 10:8, CRD 12:11, More 13,
 /// DNR 14. It is encode() without the phase.
 std::uint16_t nvme_cli_status(Status status);
+/// The words of nvme-cli 2.3 for a status, as in its error log; "unrecognized", "Unknown status" or
+/// "Vendor Specific Status" for those it has none for. Command specific numbers are read as those
+/// of NVM commands: 180h is not CONNECT's.
+std::string_view nvme_cli_status_words(Status status);
 /// Exactly what nvme-cli 2.3 writes to stderr when a command failed, without the newline:
 /// "NVMe status: Invalid Field in Command: A reserved ... field(0x4002)". It then exits with 1,
 /// whatever the status.

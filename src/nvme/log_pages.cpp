@@ -67,6 +67,29 @@ void effects_fields(const Visitor& v, Log& log) {
   v(1024, log.iocs);
 }
 
+constexpr std::size_t kSelfTestHeaderBytes = 4;
+constexpr std::size_t kSelfTestResultBytes = 28;
+static_assert(kSelfTestHeaderBytes + kSelfTestResults * kSelfTestResultBytes == kSelfTestBytes);
+
+template <class Visitor, class Log>
+void self_test_fields(const Visitor& v, Log& log) {
+  v(0, log.current_operation);
+  v(1, log.current_completion);
+  std::size_t at = kSelfTestHeaderBytes;
+  for (auto& result : log.results) {
+    v(at, result.dsts);
+    v(at + 1, result.seg);
+    v(at + 2, result.vdi);
+    v(at + 4, result.poh);
+    v(at + 12, result.nsid);
+    v(at + 16, result.flba);
+    v(at + 24, result.sct);
+    v(at + 25, result.sc);
+    v(at + 26, result.vs);
+    at += kSelfTestResultBytes;
+  }
+}
+
 template <class Visitor, class Header>
 void discovery_header_fields(const Visitor& v, Header& h) {
   v(0, h.genctr);
@@ -179,7 +202,9 @@ void FirmwareSlots::encode(std::span<std::byte, kFirmwareSlotBytes> out) const {
 
 FirmwareSlots FirmwareSlots::decode(std::span<const std::byte> in) {
   FirmwareSlots log;
-  firmware_fields(FieldReader(in, kFirmwareSlotBytes), log);
+  const FieldReader reader(in, kFirmwareSlotBytes);
+  firmware_fields(reader, log);
+  reader(8, log.frs_raw);
   return log;
 }
 
@@ -212,6 +237,16 @@ void EffectsLog::encode(std::span<std::byte, kEffectsBytes> out) const {
 EffectsLog EffectsLog::decode(std::span<const std::byte> in) {
   EffectsLog log;
   effects_fields(FieldReader(in, kEffectsBytes), log);
+  return log;
+}
+
+void SelfTestLog::encode(std::span<std::byte, kSelfTestBytes> out) const {
+  self_test_fields(FieldWriter(out), *this);
+}
+
+SelfTestLog SelfTestLog::decode(std::span<const std::byte> in) {
+  SelfTestLog log;
+  self_test_fields(FieldReader(in, kSelfTestBytes), log);
   return log;
 }
 

@@ -116,10 +116,15 @@ inline constexpr std::size_t kFirmwareSlotBytes = 512;
 struct FirmwareSlots {
   std::uint8_t afi = 0;            // bits 2:0 the active slot, 6:4 the next
   std::array<std::string, 7> frs;  // slot n is frs[n - 1], at most 8 characters
+  /// The eight bytes of each slot as decode() found them, whatever they were padded with: nvme-cli
+  /// prints them as numbers too. encode() writes frs.
+  std::array<std::uint64_t, 7> frs_raw{};
 
   void encode(std::span<std::byte, kFirmwareSlotBytes> out) const;
   static FirmwareSlots decode(std::span<const std::byte> in);
-  friend bool operator==(const FirmwareSlots&, const FirmwareSlots&) = default;
+  friend bool operator==(const FirmwareSlots& a, const FirmwareSlots& b) {
+    return a.afi == b.afi && a.frs == b.frs;
+  }
 };
 
 /// Changed Attached Namespace List (before Base 2.1: Changed Namespace List), 4096 bytes:
@@ -142,6 +147,7 @@ inline constexpr std::uint32_t kEffectLbcc = 1u << 1;       // logical block con
 inline constexpr std::uint32_t kEffectNcc = 1u << 2;
 inline constexpr std::uint32_t kEffectNic = 1u << 3;
 inline constexpr std::uint32_t kEffectCcc = 1u << 4;
+inline constexpr std::uint32_t kEffectUuidSelection = 1u << 19;  // USS
 struct EffectsLog {
   std::array<std::uint32_t, 256> acs{};   // by admin opcode
   std::array<std::uint32_t, 256> iocs{};  // by I/O opcode
@@ -149,6 +155,39 @@ struct EffectsLog {
   void encode(std::span<std::byte, kEffectsBytes> out) const;
   static EffectsLog decode(std::span<const std::byte> in);
   friend bool operator==(const EffectsLog&, const EffectsLog&) = default;
+};
+
+/// Device Self-test, 564 bytes. Base 2.1 §5.1.12.1.7.
+inline constexpr std::size_t kSelfTestBytes = 564;
+inline constexpr std::size_t kSelfTestResults = 20;
+inline constexpr std::uint8_t kSelfTestUnused = 0xf;  // a result of DSTS that says "no result here"
+inline constexpr std::uint8_t kSelfTestVdiNsid = 1u << 0;
+inline constexpr std::uint8_t kSelfTestVdiFlba = 1u << 1;
+inline constexpr std::uint8_t kSelfTestVdiSct = 1u << 2;
+inline constexpr std::uint8_t kSelfTestVdiSc = 1u << 3;
+struct SelfTestResult {
+  std::uint8_t dsts = 0;  // bits 3:0 the result, 7:4 the self-test code
+  std::uint8_t seg = 0;   // segment number, of result 7h
+  std::uint8_t vdi = 0;   // which of nsid, flba, sct, sc are valid
+  std::uint64_t poh = 0;  // power on hours
+  std::uint32_t nsid = 0;
+  std::uint64_t flba = 0;
+  std::uint8_t sct = 0;
+  std::uint8_t sc = 0;
+  std::array<std::uint8_t, 2> vs{};
+
+  [[nodiscard]] std::uint8_t result() const { return dsts & 0xfu; }
+  [[nodiscard]] std::uint8_t code() const { return static_cast<std::uint8_t>(dsts >> 4u); }
+  friend bool operator==(const SelfTestResult&, const SelfTestResult&) = default;
+};
+struct SelfTestLog {
+  std::uint8_t current_operation = 0;                      // bits 3:0; 0: none runs
+  std::uint8_t current_completion = 0;                     // bits 6:0, percent
+  std::array<SelfTestResult, kSelfTestResults> results{};  // the newest first
+
+  void encode(std::span<std::byte, kSelfTestBytes> out) const;
+  static SelfTestLog decode(std::span<const std::byte> in);
+  friend bool operator==(const SelfTestLog&, const SelfTestLog&) = default;
 };
 
 /// Supported Log Pages, 1024 bytes: per identifier bit 0 LSUPP, bit 1 IOS, bits 31:16 specific.

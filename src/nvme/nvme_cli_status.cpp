@@ -276,7 +276,9 @@ constexpr CliWords kCliWords[] = {
 };
 static_assert(std::ranges::is_sorted(kCliWords, {}, &CliWords::code));
 
-std::string_view cli_words(Status status) {
+}  // namespace
+
+std::string_view nvme_cli_status_words(Status status) {
   if (status.sct == 7) return "Vendor Specific Status";
   if (status.sct > 3) return "Unknown status";
   const auto code = static_cast<std::uint16_t>(status.code());
@@ -285,10 +287,9 @@ std::string_view cli_words(Status status) {
   return found->text;
 }
 
-}  // namespace
-
 std::string nvme_cli_status_line(Status status) {
-  return fmt::format("NVMe status: {}({:#x})", cli_words(status), nvme_cli_status(status));
+  return fmt::format("NVMe status: {}({:#x})", nvme_cli_status_words(status),
+                     nvme_cli_status(status));
 }
 
 }  // namespace nvmf::nvme

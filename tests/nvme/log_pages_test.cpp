@@ -217,6 +217,31 @@ TEST(AnaLog, CutShortIsRefused) {
   EXPECT_FALSE(AnaLog::decode(Bytes(56).put(8, {1}).put(20, {0xff, 0xff, 0xff, 0xff}).span()));
 }
 
+TEST(SelfTestLog, GoldenBytesBothWays) {
+  const Bytes golden = Bytes(564)
+                           .put(0, {1, 42})
+                           .put(4, {0x27, 3, 0x0f, 0})
+                           .put(8, {1, 0, 0, 0, 0, 0, 0, 2})
+                           .put(16, {5})
+                           .put(20, {6, 0, 0, 0, 0, 0, 0, 7})
+                           .put(28, {2, 0x81, 8, 9})
+                           .put(4 + 19 * 28, {0x1f});
+  const auto log = SelfTestLog::decode(golden.span());
+  EXPECT_EQ(log.current_operation, 1);
+  EXPECT_EQ(log.current_completion, 42);
+  EXPECT_EQ(log.results[0].result(), 7);
+  EXPECT_EQ(log.results[0].code(), 2);
+  EXPECT_EQ(log.results[0].seg, 3);
+  EXPECT_EQ(log.results[0].poh, 0x0200000000000001u);
+  EXPECT_EQ(log.results[0].nsid, 5u);
+  EXPECT_EQ(log.results[0].flba, 0x0700000000000006u);
+  EXPECT_EQ(log.results[0].sct, 2);
+  EXPECT_EQ(log.results[0].sc, 0x81);
+  EXPECT_THAT(log.results[0].vs, ElementsAre(8, 9));
+  EXPECT_EQ(log.results[19].result(), kSelfTestUnused);
+  EXPECT_EQ(encoded<564>(log), golden.vector());
+}
+
 TEST(LogPages, AnyBytesDecodeAndEncodingKeepsTheFields) {
   for (std::uint32_t seed = 0; seed < 20; ++seed) {
     const auto bytes = random_bytes(4096, seed);
@@ -226,6 +251,8 @@ TEST(LogPages, AnyBytesDecodeAndEncodingKeepsTheFields) {
     EXPECT_EQ(SmartLog::decode(encoded<512>(smart)), smart);
     const auto firmware = FirmwareSlots::decode(bytes);
     EXPECT_EQ(FirmwareSlots::decode(encoded<512>(firmware)), firmware);
+    const auto self_test = SelfTestLog::decode(bytes);
+    EXPECT_EQ(SelfTestLog::decode(encoded<564>(self_test)), self_test);
     const auto entry = DiscoveryEntry::decode(bytes);
     EXPECT_EQ(DiscoveryEntry::decode(encoded<1024>(entry)), entry);
     const auto changed = ChangedNamespaces::decode(bytes);

@@ -1,12 +1,9 @@
 // Our printing against Debian's nvme-cli itself: the same bytes, shown by both.
+#include "nvme/nvme_cli.h"
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -19,42 +16,7 @@
 namespace nvmf::nvme {
 namespace {
 
-std::string output_of(const std::string& command) {
-  std::string out;
-  FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) return out;
-  char buffer[4096];
-  for (std::size_t n = 0; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
-  pclose(pipe);
-  return out;
-}
-
-class NvmeCli : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!output_of("nvme version 2>/dev/null").contains("version 2.3 ")) {
-      GTEST_SKIP() << "nvme-cli 2.3 is not installed";
-    }
-    char name[] = "/tmp/nvmf-nvme-cli-XXXXXX";
-    const int fd = mkstemp(name);
-    ASSERT_GE(fd, 0);
-    close(fd);
-    path_ = name;
-  }
-  void TearDown() override {
-    if (!path_.empty()) unlink(path_.c_str());
-  }
-
-  // /dev/null is a character device, which is all that nvme-cli asks of one.
-  std::string show(const std::string& arguments, std::span<const std::byte> bytes) const {
-    std::ofstream(path_, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()),  // NOLINT: bytes are written as chars
-               static_cast<std::streamsize>(bytes.size()));
-    return output_of("NVMF_SHIM_DATA=" + path_ + " LD_PRELOAD=" NVME_CLI_SHIM " nvme " + arguments);
-  }
-
-  std::string path_;
-};
+using test::NvmeCli;
 
 // Random fields, but text that is text: nvme-cli writes other bytes as they are.
 std::vector<std::byte> controller_bytes(std::uint32_t seed) {
@@ -80,8 +42,7 @@ TEST_F(NvmeCli, IdentifyControllerReadsTheSame) {
     const auto bytes = controller_bytes(seed);
     const auto id = IdentifyController::decode(bytes);
     EXPECT_EQ(print(id), show("id-ctrl /dev/null", bytes)) << seed;
-    EXPECT_EQ(nlohmann::ordered_json::parse(to_json(id)).dump(1),
-              nlohmann::ordered_json::parse(show("id-ctrl /dev/null -o json", bytes)).dump(1))
+    EXPECT_EQ(normalized(to_json(id)), normalized(show("id-ctrl /dev/null -o json", bytes)))
         << seed;
   }
 }
@@ -91,8 +52,7 @@ TEST_F(NvmeCli, IdentifyNamespaceReadsTheSame) {
     const auto bytes = namespace_bytes(seed);
     const auto id = IdentifyNamespace::decode(bytes);
     EXPECT_EQ(print(id, 5), show("id-ns /dev/null -n 5", bytes)) << seed;
-    EXPECT_EQ(nlohmann::ordered_json::parse(to_json(id)).dump(1),
-              nlohmann::ordered_json::parse(show("id-ns /dev/null -n 5 -o json", bytes)).dump(1))
+    EXPECT_EQ(normalized(to_json(id)), normalized(show("id-ns /dev/null -n 5 -o json", bytes)))
         << seed;
   }
 }
@@ -121,7 +81,7 @@ TEST_F(NvmeCli, AStatusReadsTheSameAndExitsWithOne) {
   }
   script += "; do NVMF_SHIM_STATUS=$s LD_PRELOAD=" NVME_CLI_SHIM
             " nvme id-ctrl /dev/null 2>&1; echo $?; done";
-  EXPECT_EQ(output_of(script), expected);
+  EXPECT_EQ(test::output_of(script), expected);
 }
 
 // The specification's names, as nvme-cli has them: a table of ours that slipped would show.
