@@ -76,6 +76,7 @@ Connection::~Connection() = default;
 
 Result<void> Connection::start() {
   add_verbs();
+  control_.admit_only(::geteuid());
   if (auto ok = control_.listen({.unix_path = runtime_.control_socket(claim_.name())}); !ok) {
     return ok;
   }

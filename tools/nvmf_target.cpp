@@ -4,6 +4,7 @@
 // SIGINT, 1 if something could not be had (a file, a port), 2 for wrong usage.
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <array>
@@ -250,6 +251,7 @@ int serve(Wanted& wanted) {
     return kExitFailure;
   }
   nvmf::control::Server orders(loop);
+  orders.admit_only(::geteuid());
   nvmf::tools::add_target_verbs(orders, **target);
   bool stopping = false;
   Result<void> outcome;

@@ -24,7 +24,10 @@ Call::Call(transport::Loop& loop, transport::Endpoint at, Done done)
 Call::~Call() = default;
 
 void Call::start(std::string_view verb, const json& args, Duration timeout) {
-  send_line(request_line(verb, args));
+  send_line(request_line(
+      {.verb = std::string(verb), .payload_bytes = payload_.size(), .room_bytes = room_bytes_},
+      args));
+  send_payload(std::exchange(payload_, {}));
   deadline_.arm(loop_.now() + timeout);
   transport::ConnectOptions options;
   options.connect_timeout = timeout;
@@ -32,7 +35,27 @@ void Call::start(std::string_view verb, const json& args, Duration timeout) {
 }
 
 void Call::on_line(std::string_view line) {
-  end(parse_response(line, at_.to_string(), *fields_));
+  if (outcome_) return;
+  if (following_) {
+    json news;
+    if (auto ok = parse_news(line, at_.to_string(), news); !ok) return end(ok);
+    return news_(news);
+  }
+  const auto payload_bytes = parse_response(line, at_.to_string(), *fields_);
+  if (!payload_bytes) return end(std::unexpected(payload_bytes.error()));
+  if (*payload_bytes > room_bytes_) {
+    return end(fail(fmt::format("{} answered with more bytes than were asked for", at_.to_string()),
+                    EMSGSIZE));
+  }
+  if (*payload_bytes != 0) return expect_payload(*payload_bytes);
+  if (!news_) return end({});
+  following_ = true;
+  deadline_.cancel();
+}
+
+void Call::on_payload(std::vector<std::byte> payload) {
+  payload_ = std::move(payload);
+  end({});
 }
 
 void Call::on_line_too_long() {
@@ -40,6 +63,7 @@ void Call::on_line_too_long() {
 }
 
 void Call::on_end_of_lines() {
+  if (following_) return end({});
   end(fail(fmt::format("{} hung up without an answer", at_.to_string()), ECONNRESET));
 }
 

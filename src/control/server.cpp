@@ -24,14 +24,43 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
   }
   ~ServerSession() override = default;
 
-  void respond(std::string line) {
+  void respond(std::string line, std::vector<std::byte> payload) {
     waiting_ = false;
     progress();
     if (finishing_) return;
     send_line(std::move(line));
+    send_payload(std::move(payload));
     // The next request is taken when this answer is sent: a client that asks and never reads would
     // otherwise fill our memory.
-    if (server_.stopping_) finish();
+    if (server_.stopping_ || garbled_) finish();
+  }
+  /// From now on the client only listens, and may go.
+  void follow() {
+    following_ = true;
+    ++server_.followers_;
+    patience_.cancel();
+    set_paused(false);
+  }
+  bool tell(std::string line) {
+    if (finishing_) return false;
+    if (missed_ != 0 || (sending() && backlog_bytes() + line.size() > kFollowerBacklogBytesMax)) {
+      ++missed_;
+    } else {
+      send_line(std::move(line));
+    }
+    return true;
+  }
+  [[nodiscard]] bool full_of_followers() const { return server_.followers_ >= kFollowersMax; }
+  /// Payload and room of the request that waits for memory.
+  [[nodiscard]] std::size_t wanted_bytes() const {
+    return request_.payload_bytes + request_.room_bytes;
+  }
+  void on_memory(std::shared_ptr<PayloadShare> share) {
+    share_ = std::move(share);
+    if (request_.payload_bytes == 0) return dispatch({});
+    expect_payload(request_.payload_bytes);
+    progress();
+    set_paused(false);
   }
 
   /// At the server's end: takes no more requests, and goes when nothing is left to be sent.
@@ -47,6 +76,7 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
   }
   /// A handler has its request.
   [[nodiscard]] bool waiting() const { return waiting_; }
+  [[nodiscard]] bool following() const { return following_; }
   [[nodiscard]] Instant progressed_at() const { return progressed_at_; }
   [[nodiscard]] bool leaving() const { return finishing_; }
 
@@ -64,11 +94,39 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
 
   void on_line(std::string_view line) override {
     if (finishing_ || server_.stopping_) return;
+    if (following_) return cut("it spoke where it was to listen");
     progress();
     patience_.cancel();  // the time that a handler takes is not the client's
     waiting_ = true;
     set_paused(true);
-    server_.dispatch(line, Responder(weak_from_this()));
+    auto request = parse_request(line, *args_);
+    if (!request) {
+      // Where the next line begins is not known if there is a payload that was not understood.
+      garbled_ = request.error().code == EMSGSIZE;
+      return Responder(weak_from_this(), nullptr).fail(request.error());
+    }
+    request_ = std::move(*request);
+    if (wanted_bytes() == 0) return dispatch({});
+    if (!server_.takes_payload(request_.verb)) {
+      garbled_ = request_.payload_bytes != 0;
+      request_.payload_bytes = 0;
+      return Responder(weak_from_this(), nullptr)
+          .fail({fmt::format("the verb \"{}\" takes no payload", nvme::printable(request_.verb)),
+                 EINVAL});
+    }
+    server_.wait_for_memory(*this);
+  }
+  void on_payload(std::vector<std::byte> payload) override {
+    if (finishing_ || server_.stopping_) return;
+    patience_.cancel();
+    set_paused(true);
+    dispatch(std::move(payload));
+  }
+  void dispatch(std::vector<std::byte> payload) {
+    const auto args = std::exchange(args_, std::make_unique<nlohmann::json>());
+    server_.dispatch(request_.verb, *args,
+                     {.bytes = std::move(payload), .room_bytes = request_.room_bytes},
+                     Responder(weak_from_this(), share_));
   }
   void on_line_too_long() override {
     send_line(failure_line(
@@ -76,9 +134,15 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
     finish();
   }
   void on_end_of_lines() override {
+    if (following_) return finish();
     if (!waiting_ && !sending()) finish();
   }
   void on_all_sent() override {
+    if (following_) {
+      if (missed_ != 0 && !finishing_) send_line(missed_line(std::exchange(missed_, 0)));
+      return;
+    }
+    if (!waiting_) share_.reset();
     progress();
     if (waiting_ || finishing_) return;
     set_paused(false);  // may take the next request, or find that there is none
@@ -89,6 +153,12 @@ class ServerSession final : public LineStream, public std::enable_shared_from_th
   transport::Loop& loop_;
   transport::Timer patience_;
   Instant progressed_at_{};
+  Request request_;
+  std::unique_ptr<nlohmann::json> args_ = std::make_unique<nlohmann::json>();
+  std::shared_ptr<PayloadShare> share_;  // until the answer is sent
+  std::uint64_t missed_ = 0;             // news that did not fit
+  bool following_ = false;
+  bool garbled_ = false;  // where the next line begins is not known
   bool waiting_ = false;
   bool finishing_ = false;
 };
@@ -97,31 +167,73 @@ Responder::~Responder() {
   if (live_) fail({"the process is ending", ESHUTDOWN});
 }
 
-void Responder::succeed(const nlohmann::json& fields) {
-  answer(success_line(fields));
+void Responder::succeed(const nlohmann::json& fields, std::vector<std::byte> payload) {
+  std::string line = success_line(fields, payload.size());
+  answer(std::move(line), std::move(payload));
 }
 
 void Responder::fail(const Error& error) {
   answer(failure_line(error));
 }
 
-void Responder::answer(std::string line) {
+Result<Follower> Responder::succeed_and_follow(const nlohmann::json& fields) {
+  const std::shared_ptr<ServerSession> session = session_.lock();
+  if (session && session->full_of_followers()) {
+    Error error{fmt::format("{} clients follow already, which is the most", kFollowersMax), EBUSY};
+    fail(error);
+    return std::unexpected(std::move(error));
+  }
+  succeed(fields);
+  if (session) session->follow();
+  return Follower(session_);
+}
+
+void Responder::answer(std::string line, std::vector<std::byte> payload) {
   NVMF_CHECK(live_);
   live_ = false;
   if (line.size() > kLineBytesMax) {
     line = failure_line({"the answer is too long for the control socket", EMSGSIZE});
+    payload.clear();
   }
   if (const std::shared_ptr<ServerSession> session = session_.lock()) {
-    session->respond(std::move(line));
+    session->respond(std::move(line), std::move(payload));
   }
+  share_.reset();  // the session has it until the answer is sent
+}
+
+Follower& Follower::operator=(Follower&& other) noexcept {
+  std::swap(session_, other.session_);
+  return *this;
+}
+
+Follower::~Follower() {
+  if (const std::shared_ptr<ServerSession> session = session_.lock()) session->finish();
+}
+
+bool Follower::tell(const nlohmann::json& news) {
+  const std::shared_ptr<ServerSession> session = session_.lock();
+  return session && session->tell(news_line(news));
+}
+
+Server::Server(transport::Loop& loop) : loop_(loop), payloads_(std::make_shared<PayloadPool>()) {
+  payloads_->on_given_back = [this] { hand_out_memory(); };
 }
 
 Server::~Server() {
   NVMF_CHECK(sessions_.empty());
+  payloads_->on_given_back = nullptr;
 }
 
 void Server::handle(std::string verb, Handler handler) {
-  handlers_.insert_or_assign(std::move(verb), std::move(handler));
+  verbs_.insert_or_assign(
+      std::move(verb), Verb{.handler = [handler = std::move(handler)](const nlohmann::json& args,
+                                                                      Payload, Responder respond) {
+        handler(args, std::move(respond));
+      }});
+}
+
+void Server::handle_payload(std::string verb, PayloadHandler handler) {
+  verbs_.insert_or_assign(std::move(verb), Verb{.handler = std::move(handler), .payload = true});
 }
 
 Result<void> Server::listen(const transport::Endpoint& at) {
@@ -134,6 +246,7 @@ Result<void> Server::listen(const transport::Endpoint& at) {
 
 void Server::accepted(std::unique_ptr<transport::Incoming> incoming) {
   if (stopping_) return;
+  if (const auto uid = incoming->peer_uid(); uid_ && uid && *uid != *uid_ && *uid != 0) return;
   if (sessions_.size() >= kClientsMax) make_room();
   // Those that were told to go may still be there; twice the number is where patience ends.
   if (sessions_.size() >= 2 * kClientsMax) return;
@@ -142,37 +255,56 @@ void Server::accepted(std::unique_ptr<transport::Incoming> incoming) {
   sessions_.push_back(std::move(session));
 }
 
-/// Cuts off the client that has been silent longest; one whose request is in a handler only if
-/// there is no other.
+/// Cuts off the client that has been silent longest; one whose request is in a handler, or that
+/// follows, only if there is no other.
 void Server::make_room() {
   ServerSession* victim = nullptr;
   for (const std::shared_ptr<ServerSession>& session : sessions_) {
     if (session->leaving()) continue;
     const auto rank = [](const ServerSession& s) {
-      return std::pair(s.waiting(), s.progressed_at());
+      return std::pair(s.waiting() || s.following(), s.progressed_at());
     };
     if (victim == nullptr || rank(*session) < rank(*victim)) victim = session.get();
   }
   if (victim != nullptr) victim->cut("others needed its place");
 }
 
-void Server::dispatch(std::string_view line, Responder respond) {
-  nlohmann::json args;
-  const Result<std::string> verb = parse_request(line, args);
-  if (!verb) {
-    respond.fail(verb.error());
-    return;
-  }
-  const auto handler = handlers_.find(*verb);
-  if (handler == handlers_.end()) {
-    respond.fail({fmt::format("this process does not know the verb \"{}\"", nvme::printable(*verb)),
+bool Server::takes_payload(std::string_view verb) const {
+  const auto found = verbs_.find(verb);
+  return found == verbs_.end() || found->second.payload;
+}
+
+void Server::dispatch(const std::string& verb, const nlohmann::json& args, Payload payload,
+                      Responder respond) {
+  const auto found = verbs_.find(verb);
+  if (found == verbs_.end()) {
+    respond.fail({fmt::format("this process does not know the verb \"{}\"", nvme::printable(verb)),
                   ENOTSUP});
     return;
   }
-  handler->second(args, std::move(respond));
+  found->second.handler(args, std::move(payload), std::move(respond));
+}
+
+void Server::wait_for_memory(ServerSession& session) {
+  waiting_for_memory_.push_back(&session);
+  hand_out_memory();
+}
+
+/// In the order in which they came, so that large ones have their turn, too.
+void Server::hand_out_memory() {
+  if (std::exchange(handing_out_, true)) return;
+  while (!waiting_for_memory_.empty()) {
+    ServerSession& next = *waiting_for_memory_.front();
+    if (payloads_->used_bytes + next.wanted_bytes() > kPayloadsBytesMax) break;
+    waiting_for_memory_.pop_front();
+    next.on_memory(std::make_shared<PayloadShare>(payloads_, next.wanted_bytes()));
+  }
+  handing_out_ = false;
 }
 
 void Server::gone(ServerSession& session) {
+  std::erase(waiting_for_memory_, &session);
+  if (session.following()) --followers_;
   std::erase_if(sessions_, [&](const auto& s) { return s.get() == &session; });
   check_stopped();
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +53,15 @@ std::unexpected<Error> cannot_listen(const Endpoint& where, int code) {
 }
 
 }  // namespace
+
+std::optional<std::uint32_t> SocketIncoming::peer_uid() const {
+  ucred who{};
+  socklen_t bytes = sizeof who;
+  if (family_ != AF_UNIX || ::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &who, &bytes) != 0) {
+    return std::nullopt;
+  }
+  return who.uid;
+}
 
 SocketListener::SocketListener(ReactorCore& core, OnAccept on_accept)
     : core_(&core), on_accept_(std::move(on_accept)) {

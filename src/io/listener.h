@@ -20,6 +20,7 @@ class SocketIncoming final : public transport::Incoming {
   SocketIncoming(UniqueFd fd, int family, std::string peer)
       : fd_(std::move(fd)), family_(family), peer_(std::move(peer)) {}
   [[nodiscard]] std::string peer() const override { return peer_; }
+  [[nodiscard]] std::optional<std::uint32_t> peer_uid() const override;
   [[nodiscard]] int family() const { return family_; }
   UniqueFd take() { return std::move(fd_); }
 

@@ -47,6 +47,8 @@ class Incoming {
  public:
   virtual ~Incoming() = default;  // destroying it closes the connection
   [[nodiscard]] virtual std::string peer() const = 0;
+  /// Whose process it is, as the kernel says; of a unix socket only.
+  [[nodiscard]] virtual std::optional<std::uint32_t> peer_uid() const { return std::nullopt; }
 };
 
 /// Destroying it stops listening (and removes a unix socket's file that it made).

@@ -10,14 +10,45 @@ namespace {
 using nlohmann::json;
 
 TEST(ControlProtocol, RequestsAreReadBack) {
-  const std::string line = request_line("identify", {{"cns", 1}, {"nsid", 7}});
+  const std::string line = request_line({.verb = "identify"}, {{"cns", 1}, {"nsid", 7}});
   ASSERT_TRUE(line.ends_with('\n'));
   EXPECT_EQ(line.find('\n'), line.size() - 1);
   json args;
-  const auto verb = parse_request(line, args);
-  ASSERT_TRUE(verb);
-  EXPECT_EQ(*verb, "identify");
+  const auto request = parse_request(line, args);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->verb, "identify");
+  EXPECT_EQ(request->payload_bytes, 0u);
+  EXPECT_EQ(request->room_bytes, 0u);
   EXPECT_EQ(args, (json{{"cns", 1}, {"nsid", 7}}));
+}
+
+TEST(ControlProtocol, PayloadsAreAnnouncedWithinTheirLimit) {
+  json args;
+  const auto request = parse_request(
+      request_line({.verb = "passthrough", .payload_bytes = 512, .room_bytes = kPayloadBytesMax},
+                   json::object()),
+      args);
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->payload_bytes, 512u);
+  EXPECT_EQ(request->room_bytes, kPayloadBytesMax);
+  for (const char* bytes : {"4194305", "-1", "\"1\"", "1.5", "null"}) {
+    const auto refused = parse_request(
+        R"({"version":2,"verb":"x","payload_bytes":)" + std::string(bytes) + "}", args);
+    ASSERT_FALSE(refused) << bytes;
+    EXPECT_EQ(refused.error().code, EMSGSIZE);
+  }
+  json fields;
+  EXPECT_EQ(parse_response(success_line(json::object(), 4096), "x", fields).value_or(0), 4096u);
+  EXPECT_FALSE(parse_response(R"({"ok":true,"payload_bytes":5000000})", "x", fields));
+}
+
+TEST(ControlProtocol, NewsIsAnObjectALine) {
+  json news;
+  ASSERT_TRUE(parse_news(news_line({{"event", "lost"}}), "x", news));
+  EXPECT_EQ(news["event"], "lost");
+  ASSERT_TRUE(parse_news(missed_line(3), "x", news));
+  EXPECT_EQ(news["missed"], 3);
+  EXPECT_FALSE(parse_news("[]", "x", news));
 }
 
 TEST(ControlProtocol, ArgsMayBeMissing) {
@@ -37,7 +68,8 @@ TEST(ControlProtocol, WhatIsNoRequestIsRefusedWithASentence) {
       {"[1]", "JSON object"},
       {R"({"version":1,)", "JSON object"},
       {R"({"verb":"status"})", "version is missing"},
-      {R"({"version":2,"verb":"status"})", "version is 2"},
+      {R"({"version":3,"verb":"status"})", "version is 3"},
+      {R"({"version":0,"verb":"status"})", "version is 0"},
       {R"({"version":"1","verb":"status"})", "version is \"1\""},
       {R"({"version":1})", "no verb"},
       {R"({"version":1,"verb":7})", "no verb"},

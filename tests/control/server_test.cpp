@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "control/client.h"
@@ -32,10 +33,26 @@ class ControlServer : public ::testing::Test {
     server->handle("later", [this](const json&, Responder respond) {
       held.push_back(std::make_unique<Responder>(std::move(respond)));
     });
+    // Gives back what it was given, backwards.
+    server->handle_payload("turn", [](const json&, Server::Payload payload, Responder respond) {
+      std::ranges::reverse(payload.bytes);
+      payload.bytes.resize(std::min(payload.bytes.size(), payload.room_bytes));
+      respond.succeed({{"room", payload.room_bytes}}, std::move(payload.bytes));
+    });
+    server->handle_payload("keep", [this](const json&, Server::Payload payload, Responder respond) {
+      kept.push_back(std::move(payload.bytes));
+      held.push_back(std::make_unique<Responder>(std::move(respond)));
+    });
+    server->handle("follow", [this](const json&, Responder respond) {
+      if (auto follower = respond.succeed_and_follow({{"now", 0}})) {
+        followers.push_back(std::move(*follower));
+      }
+    });
     ASSERT_TRUE(server->listen(kSocket));
   }
   void TearDown() override {
     held.clear();
+    followers.clear();
     if (server) stop();
     loop.shutdown();
   }
@@ -78,6 +95,8 @@ class ControlServer : public ::testing::Test {
   sim::VirtualLoop loop;
   std::unique_ptr<Server> server;
   std::vector<std::unique_ptr<Responder>> held;
+  std::vector<std::vector<std::byte>> kept;
+  std::vector<Follower> followers;
 };
 
 TEST_F(ControlServer, Answers) {
@@ -111,8 +130,9 @@ TEST_F(ControlServer, AnswersLaterAndOthersMeanwhile) {
 
 TEST_F(ControlServer, SeveralRequestsOfOneClientAreAnsweredInOrder) {
   auto user = raw();
-  const std::string one = request_line("later", json::object());
-  user->send(bytes(one + request_line("echo", {{"i", 2}}) + request_line("nope", {})));
+  const std::string one = request_line({.verb = "later"}, json::object());
+  user->send(bytes(one + request_line({.verb = "echo"}, {{"i", 2}}) +
+                   request_line({.verb = "nope"}, json::object())));
   loop.run_for(seconds(1));
   EXPECT_EQ(text(*user), "");  // the second waits for the first
   ASSERT_EQ(held.size(), 1u);
@@ -130,7 +150,7 @@ TEST_F(ControlServer, SeveralRequestsOfOneClientAreAnsweredInOrder) {
 TEST_F(ControlServer, ARequestMayComeByteByByteAndEndWithFin) {
   loop.pipe.max_chunk = 1;
   auto user = raw();
-  user->send(bytes(request_line("echo", {{"i", 2}})));
+  user->send(bytes(request_line({.verb = "echo"}, {{"i", 2}})));
   user->stream->finish(seconds(5));
   loop.run_for(seconds(2));
   EXPECT_NE(text(*user).find("\"i\":2"), std::string::npos);
@@ -149,7 +169,7 @@ TEST_F(ControlServer, ATooLongLineIsRefusedAndTheClientIsLetGo) {
 
 TEST_F(ControlServer, NonsenseIsAnsweredAndTheNextRequestServed) {
   auto user = raw();
-  user->send(bytes("GET / HTTP/1.1\n" + request_line("echo", {{"i", 2}})));
+  user->send(bytes("GET / HTTP/1.1\n" + request_line({.verb = "echo"}, {{"i", 2}})));
   loop.run_for(seconds(1));
   EXPECT_NE(text(*user).find("\"ok\":false"), std::string::npos);
   EXPECT_NE(text(*user).find("\"i\":2"), std::string::npos);
@@ -176,7 +196,7 @@ TEST_F(ControlServer, AClientThatDoesNotReadIsCutOff) {
   });
   auto user = raw();
   user->room = 0;
-  user->send(bytes(request_line("big", json::object())));
+  user->send(bytes(request_line({.verb = "big"}, json::object())));
   loop.run_for(kClientPatience + seconds(5));
   EXPECT_TRUE(user->closed);
   EXPECT_EQ(server->clients(), 0u);
@@ -192,7 +212,7 @@ TEST_F(ControlServer, AClientThatAsksAndDoesNotReadIsServedNoFurther) {
   auto user = raw();
   user->room = 0;
   std::string many;
-  for (int i = 0; i < 100; ++i) many += request_line("big", json::object());
+  for (int i = 0; i < 100; ++i) many += request_line({.verb = "big"}, json::object());
   user->send(bytes(many));
   loop.run_for(kClientPatience + seconds(5));
   EXPECT_EQ(served, 1);
@@ -259,6 +279,181 @@ TEST_F(ControlServer, StopDoesNotWaitForAHandlerThatHangs) {
   ASSERT_TRUE(answered(*asked));
   EXPECT_FALSE(*asked->ok);
   held.front()->succeed(json::object());  // after the server is gone
+}
+
+TEST_F(ControlServer, PayloadsGoBothWays) {
+  for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{1} << 20}) {
+    loop.pipe.max_chunk = chunk;
+    std::vector<std::byte> payload(10'000);
+    for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = std::byte(i * 7);
+    std::vector<std::byte> answer;
+    bool done = false;
+    Call call(loop, kSocket, [&](const Result<void>& ok, const json& fields) {
+      EXPECT_TRUE(ok);
+      EXPECT_EQ(fields["room"], 20'000);
+      answer = call.take_payload();
+      done = true;
+    });
+    call.attach_payload(payload, 20'000);
+    call.start("turn", json::object(), seconds(20));
+    ASSERT_TRUE(loop.run_until([&] { return done; }, seconds(20)));
+    std::ranges::reverse(payload);
+    EXPECT_EQ(answer, payload);
+  }
+  loop.run_for(seconds(1));
+  EXPECT_EQ(server->payload_bytes(), 0u);
+}
+
+TEST_F(ControlServer, RequestsWithPayloadsFollowEachOther) {
+  auto user = raw();
+  const std::string one =
+      request_line({.verb = "turn", .payload_bytes = 4, .room_bytes = 4}, json::object()) + "ab\nc";
+  user->send(bytes(one + one + request_line({.verb = "echo"}, {{"i", 2}})));
+  loop.run_for(seconds(1));
+  const std::string all = text(*user);
+  const auto first = all.find("c\nba");
+  ASSERT_NE(first, std::string::npos);
+  EXPECT_NE(all.find("c\nba", first + 1), std::string::npos);
+  EXPECT_NE(all.find("\"i\":2"), std::string::npos);
+  user->stream->reset({"done"});
+  loop.run_for(seconds(1));
+}
+
+TEST_F(ControlServer, APayloadForAVerbThatTakesNoneIsRefused) {
+  auto user = raw();
+  user->send(bytes(request_line({.verb = "echo", .payload_bytes = 4}, json::object()) + "abcd"));
+  loop.run_for(seconds(1));
+  EXPECT_NE(text(*user).find("takes no payload"), std::string::npos);
+  EXPECT_TRUE(user->closed);  // where the next line begins is anybody's guess
+}
+
+TEST_F(ControlServer, AnnouncingTooMuchIsRefused) {
+  auto user = raw();
+  user->send(bytes(R"({"version":2,"verb":"turn","payload_bytes":99999999})"
+                   "\nxyz"));
+  loop.run_for(seconds(1));
+  EXPECT_NE(text(*user).find("payload_bytes"), std::string::npos);
+  EXPECT_TRUE(user->closed);
+}
+
+TEST_F(ControlServer, MemoryForPayloadsIsBoundedAndHandedOutInOrder) {
+  constexpr std::size_t kFit = kPayloadsBytesMax / kPayloadBytesMax;
+  std::vector<std::unique_ptr<Asked>> large;
+  for (std::size_t i = 0; i < kFit + 2; ++i) {
+    auto asked = std::make_unique<Asked>();
+    asked->call = std::make_unique<Call>(
+        loop, kSocket, [a = asked.get()](const Result<void>& ok, const json&) { a->ok = ok; });
+    asked->call->attach_payload({}, kPayloadBytesMax);
+    asked->call->start("keep", json::object(), seconds(100));
+    large.push_back(std::move(asked));
+    loop.run_for(seconds(1));
+  }
+  EXPECT_EQ(held.size(), kFit);
+  EXPECT_EQ(server->payload_bytes(), kPayloadsBytesMax);
+  // Those who ask for nothing large are served meanwhile.
+  const auto small = ask("echo", json::object());
+  ASSERT_TRUE(answered(*small));
+  EXPECT_TRUE(*small->ok);
+  held.front()->succeed(json::object());
+  loop.run_for(seconds(1));
+  EXPECT_EQ(held.size(), kFit + 1);
+  // The memory of a client that has gone is in use as long as somebody works with it.
+  large[1]->call->stop();
+  loop.run_for(seconds(1));
+  EXPECT_EQ(held.size(), kFit + 1);
+  held[1].reset();
+  loop.run_for(seconds(1));
+  EXPECT_EQ(held.size(), kFit + 2);
+  held.clear();
+  loop.run_for(seconds(1));
+  EXPECT_EQ(server->payload_bytes(), 0u);
+}
+
+TEST_F(ControlServer, AClientThatAnnouncesAndSendsNothingIsCutOff) {
+  auto user = raw();
+  user->send(bytes(request_line({.verb = "turn", .payload_bytes = 100}, json::object()) + "abc"));
+  loop.run_for(kClientPatience / 2);
+  EXPECT_EQ(server->payload_bytes(), 100u);
+  loop.run_for(kClientPatience);
+  EXPECT_TRUE(user->closed);
+  EXPECT_EQ(server->payload_bytes(), 0u);
+}
+
+TEST_F(ControlServer, OnlyItsOwnerAndRootGetIn) {
+  server->admit_only(1000);
+  for (const auto& [uid, served] : {std::pair(1000u, true), {0u, true}, {1001u, false}}) {
+    loop.client_uid = uid;
+    const auto asked = ask("echo", json::object());
+    ASSERT_TRUE(answered(*asked));
+    EXPECT_EQ(asked->ok->has_value(), served) << uid;
+  }
+  EXPECT_EQ(server->clients(), 0u);
+}
+
+TEST_F(ControlServer, FollowersAreToldUntilTheyGo) {
+  std::vector<json> news;
+  bool done = false;
+  Call call(loop, kSocket, [&](const Result<void>& ok, const json& fields) {
+    EXPECT_TRUE(ok);
+    EXPECT_EQ(fields["now"], 0);
+    done = true;
+  });
+  call.follow([&](const json& n) { news.push_back(n); });
+  call.start("follow", json::object(), seconds(5));
+  loop.run_for(2 * kClientPatience);  // silence is no fault of a follower
+  ASSERT_EQ(followers.size(), 1u);
+  EXPECT_TRUE(followers[0].tell({{"n", 1}}));
+  EXPECT_TRUE(followers[0].tell({{"n", 2}}));
+  loop.run_for(seconds(1));
+  EXPECT_EQ(news, (std::vector<json>{{{"n", 1}}, {{"n", 2}}}));
+  call.stop();
+  loop.run_for(seconds(1));
+  EXPECT_TRUE(done);
+  EXPECT_FALSE(followers[0].tell({{"n", 3}}));
+  EXPECT_EQ(server->clients(), 0u);
+}
+
+TEST_F(ControlServer, AFollowerThatDoesNotReadMissesNewsAndIsTold) {
+  loop.pipe.window_bytes = 1024;
+  auto user = raw();
+  user->send(bytes(request_line({.verb = "follow"}, json::object())));
+  loop.run_for(seconds(1));
+  ASSERT_EQ(followers.size(), 1u);
+  user->room = 0;
+  const json large = {{"text", std::string(1000, 'x')}};
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(followers[0].tell(large));
+  user->room = 1u << 20;
+  user->stream->wake();
+  loop.run_for(seconds(5));
+  EXPECT_NE(text(*user).find("{\"missed\":"), std::string::npos);
+  EXPECT_LT(text(*user).size(), 2 * kFollowerBacklogBytesMax);
+  user->stream->reset({"done"});
+  loop.run_for(seconds(1));
+}
+
+TEST_F(ControlServer, FollowersHaveALimitAndMaySayNothing) {
+  std::vector<std::unique_ptr<sim::ByteUser>> crowd;
+  for (std::size_t i = 0; i <= kFollowersMax; ++i) {
+    crowd.push_back(raw());
+    crowd.back()->send(bytes(request_line({.verb = "follow"}, json::object())));
+    loop.run_for(seconds(1));
+  }
+  EXPECT_EQ(followers.size(), kFollowersMax);
+  EXPECT_NE(text(*crowd.back()).find("the most"), std::string::npos);
+  crowd[0]->send(bytes("hello\n"));
+  loop.run_for(seconds(1));
+  EXPECT_TRUE(crowd[0]->closed);
+  const auto next = raw();
+  next->send(bytes(request_line({.verb = "follow"}, json::object())));
+  loop.run_for(seconds(1));
+  EXPECT_EQ(followers.size(), kFollowersMax + 1);  // the first one's place
+  followers.clear();
+  loop.run_for(seconds(1));
+  EXPECT_TRUE(next->closed);
+  for (auto& user : crowd) {
+    if (!user->closed) user->stream->reset({"done"});
+  }
+  loop.run_for(seconds(1));
 }
 
 }  // namespace

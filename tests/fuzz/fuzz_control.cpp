@@ -35,13 +35,18 @@ class Peer final : public transport::StreamUser {
   std::size_t lines_sent = 0;
   std::size_t answers = 0;
   bool too_long = false;  // a line was: that is said once, and nothing is served any more
+  /// Payloads were announced that did not follow: lines are not what they seem any more.
+  bool garbled = false;
+  bool follows = false;  // maybe: what comes is news, too
 
   /// `check` false: the peer of a Call, which may be told anything.
   explicit Peer(bool check) : check_(check) {}
 
-  void send(std::string text) {
+  /// `trusted`: whole requests with their payloads, which have no newline.
+  void send(std::string text, bool trusted = false) {
     if (closed || ended || text.empty() || queued_ > 300'000) return;
     for (const char c : text) {
+      if (!trusted) look_for_payload(c);
       line_bytes_ = c == '\n' ? 0 : line_bytes_ + 1;
       if (c == '\n') ++lines_sent;
       if (line_bytes_ >= control::kRequestBytesMax) too_long = true;
@@ -63,6 +68,9 @@ class Peer final : public transport::StreamUser {
   void recv_advance(std::size_t bytes) override {
     in_.append(place_.data(), bytes);
     for (;;) {
+      const std::size_t skipped = std::min(skip_, in_.size());
+      in_.erase(0, skipped);
+      skip_ -= skipped;
       const std::size_t newline = in_.find('\n');
       if (newline == std::string::npos) return;
       if (check_) check_answer(std::string_view(in_).substr(0, newline));
@@ -93,14 +101,32 @@ class Peer final : public transport::StreamUser {
  private:
   void check_answer(std::string_view line) {
     const json answer = json::parse(line, nullptr, false);
+    if (follows && answer.is_object() && !answer.contains("ok")) {
+      NVMF_CHECK(answer.contains("news") || answer.contains("missed"));
+      return;
+    }
     NVMF_CHECK(answer.is_object() && answer.contains("ok") && answer["ok"].is_boolean());
     if (!answer["ok"].get<bool>()) {
       NVMF_CHECK(answer["error"].is_string() && answer["errno"].is_number());
     }
+    if (answer.contains("payload_bytes")) skip_ = answer["payload_bytes"].get<std::size_t>();
     ++answers;
+  }
+  void look_for_payload(char c) {
+    if (c != '\n') {
+      if (line_.size() < control::kRequestBytesMax) line_ += c;
+      return;
+    }
+    const json request = json::parse(line_, nullptr, false);
+    line_.clear();
+    if (!request.is_object()) return;
+    if (request.contains("payload_bytes") || request.contains("room_bytes")) garbled = true;
+    if (request.contains("verb") && request["verb"] == "follow") garbled = follows = true;
   }
 
   bool check_;
+  std::string line_;
+  std::size_t skip_ = 0;  // the rest of an answer's payload
   std::array<char, 4096> place_{};
   std::string in_;
   std::deque<std::string> out_;
@@ -130,6 +156,16 @@ class ServerGame {
     server_->handle("later", [this](const json&, control::Responder respond) {
       held_.push_back(std::move(respond));
     });
+    server_->handle_payload(
+        "turn", [](const json&, control::Server::Payload payload, control::Responder respond) {
+          payload.bytes.resize(payload.room_bytes);
+          respond.succeed(json::object(), std::move(payload.bytes));
+        });
+    server_->handle("follow", [this](const json&, control::Responder respond) {
+      if (auto follower = respond.succeed_and_follow(json::object())) {
+        followers_.push_back(std::move(*follower));
+      }
+    });
     NVMF_CHECK(server_->listen(at_).has_value());
     for (int turn = 0; turn < 100 && !in_.empty(); ++turn) step();
     end();
@@ -142,7 +178,18 @@ class ServerGame {
       peer = std::make_unique<Peer>(true);
       peer->stream = loop_.connect(at_, {}, *peer);
     }
-    switch (in_.below(12)) {
+    switch (in_.below(15)) {
+      case 12:
+        return peer->send(payload_request(), true);
+      case 13:
+        if (followers_.empty()) return;
+        if (in_.flag()) return followers_.clear();
+        for (auto& f : followers_)
+          f.tell({{"news", std::string(std::size_t{in_.u8()} * 300, 'n')}});
+        return;
+      case 14:
+        peer->follows = peer->garbled = true;
+        return peer->send("{\"version\":2,\"verb\":\"follow\"}\n");
       case 0:
       case 1:
         return peer->send(text_of(in_.bytes(in_.u8())));
@@ -171,11 +218,20 @@ class ServerGame {
     }
   }
 
+  std::string payload_request() {
+    const std::size_t bytes = std::size_t{in_.u8()} * in_.u8();
+    return control::request_line({.verb = in_.flag() ? "turn" : "nobody",
+                                  .payload_bytes = bytes,
+                                  .room_bytes = std::size_t{in_.u8()} * 64},
+                                 json::object()) +
+           std::string(bytes, 'p');
+  }
+
   /// Mostly a good request; its args are a value from the input.
   std::string request() {
     static constexpr const char* kVerbs[] = {"echo",   "later", "fail",
                                              "status", "",      "\\u0000\\ud800"};
-    static constexpr const char* kVersions[] = {"1",     "1",    "1",      "2",
+    static constexpr const char* kVersions[] = {"1",     "2",    "1",      "3",
                                                 "\"1\"", "null", "[[[]]]", "1e400"};
     std::string line = std::string("{\"version\":") + in_.one_of(kVersions) + ",\"verb\":\"" +
                        in_.one_of(kVerbs) + "\"";
@@ -216,9 +272,10 @@ class ServerGame {
     for (const auto& peer : peers_) {
       if (peer == nullptr) continue;
       NVMF_CHECK(peer->answers <= peer->lines_sent + (peer->too_long ? 1 : 0));
-      const bool heard_out = !peer->closed && !peer->ended && !peer->too_long;
+      const bool heard_out = !peer->closed && !peer->ended && !peer->too_long && !peer->garbled;
       NVMF_CHECK(!heard_out || peer->answers == peer->lines_sent);
     }
+    followers_.clear();
     bool stopped = false;
     server_->stop([&] { stopped = true; });
     NVMF_CHECK(loop_.run_until([&] { return stopped; }, 3s));
@@ -232,6 +289,7 @@ class ServerGame {
   sim::VirtualLoop loop_{1};
   const transport::Endpoint at_{.host = {}, .port = 0, .unix_path = "/run/fuzz.sock"};
   std::deque<control::Responder> held_;
+  std::vector<control::Follower> followers_;
   std::unique_ptr<control::Server> server_;
   std::array<std::unique_ptr<Peer>, kPeersMax> peers_;
   std::size_t current_ = 0;

@@ -118,6 +118,25 @@ TEST_P(ListenerTest, OutOfDescriptorsItRestsAndRecovers) {
   EXPECT_TRUE(until([&] { return accepted_ == 1; }));
 }
 
+TEST_P(ListenerTest, TellsWhoseProcessComesOnAUnixSocketOnly) {
+  std::vector<std::optional<std::uint32_t>> uids;
+  const auto ask = [&](std::unique_ptr<Incoming> incoming) {
+    uids.push_back(incoming->peer_uid());
+  };
+  auto local = reactor_->listen(unix_at(dir_ / "here"), ask);
+  auto remote = reactor_->listen(loopback(), ask);
+  ASSERT_TRUE(local && remote);
+  ByteUser a;
+  a.stream = reactor_->connect((*local)->local(), {}, a);
+  EXPECT_TRUE(until([&] { return uids.size() == 1; }));
+  ByteUser b;
+  b.stream = reactor_->connect((*remote)->local(), {}, b);
+  EXPECT_TRUE(until([&] { return uids.size() == 2; }));
+  ASSERT_EQ(uids.size(), 2u);
+  EXPECT_EQ(uids[0], ::geteuid());
+  EXPECT_EQ(uids[1], std::nullopt);
+}
+
 TEST_P(ListenerTest, MayBeDestroyedInItsCallbackAndAfterTheLoop) {
   std::unique_ptr<Listener> listener;
   int calls = 0;

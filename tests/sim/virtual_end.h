@@ -94,6 +94,9 @@ class VirtualIncoming final : public transport::Incoming {
     end_->loop->close(*end_, Error{});
   }
   [[nodiscard]] std::string peer() const override { return end_->peer; }
+  [[nodiscard]] std::optional<std::uint32_t> peer_uid() const override {
+    return end_->loop->client_uid;
+  }
   std::shared_ptr<End> take() { return std::exchange(end_, nullptr); }
 
  private:

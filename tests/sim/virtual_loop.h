@@ -181,6 +181,8 @@ class VirtualLoop final : public transport::Loop {
 
   /// For connections made from now on.
   PipeOptions pipe;
+  /// Incoming::peer_uid() of those who come from now on.
+  std::optional<std::uint32_t> client_uid;
   /// Asked for each connection attempt; empty: normal.
   std::function<ConnectFate(const transport::Endpoint& to)> on_connect;
   /// Told of each connection as soon as it is established; may set options and hooks.
