@@ -63,10 +63,6 @@ void add_temporary(CLI::App& verb, TemporaryOptions& options) {
   verb.add_flag("-G,--data-digest", options.data_digest, "Check data")->group(kGroup);
 }
 
-std::string not_empty(const std::string& value) {
-  return value.empty() ? "what stands after it is empty" : "";
-}
-
 /// `nvmf help` and `nvmf help VERB`, as nvme-cli has them.
 void add_help(CLI::App& app, Chosen& chosen) {
   auto* verb = app.add_subcommand("help", "Show this text, or the options of a verb");

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "nvmf_verbs.h"
+#include "tool_usage.h"
 
 namespace CLI {
 class App;
@@ -22,6 +23,7 @@ using Chosen = std::function<int()>;
 
 void add_connection_verbs(CLI::App& app, Chosen& chosen);  // list, disconnect, policy, reset …
 void add_identify_verbs(CLI::App& app, Chosen& chosen);    // id-ctrl, id-ns …
+void add_discovery_verbs(CLI::App& app, Chosen& chosen);   // discover, connect-all, connect
 void add_help(CLI::App& app, Chosen& chosen);              // `nvmf help`, as nvme-cli has it
 
 // What verbs have in common.
@@ -31,8 +33,5 @@ void add_format(CLI::App& verb, OutputFormat& format, bool binary);
 void accept_verbose(CLI::App& verb);
 /// Words for a connection that is made from a URI.
 void add_temporary(CLI::App& verb, TemporaryOptions& options);
-/// A check for CLI11: "$DELAY" in a script where nothing of that name is set means something else
-/// than no option.
-std::string not_empty(const std::string& value);
 
 }  // namespace nvmf::tools

@@ -16,8 +16,14 @@ struct ConnectOptions {
   std::string run;                       // empty: none
   bool foreground = false;               // also with `run`
   bool duplicate_connect = false;
-  bool json = false;               // print what is served as one JSON object
-  bool verbose = false;            // in the foreground: also what is merely worth knowing
+  bool json = false;     // print what is served as one JSON object
+  bool verbose = false;  // in the foreground: also what is merely worth knowing
+  /// The subsystem is a discovery subsystem: no namespaces, no I/O queues.
+  bool discovery = false;
+  bool connect_all = false;  // and every subsystem in its log is to be connected to
+  bool referred = false;     // with connect_all: made for a referral, makes no others for referrals
+  /// With connect_all: the options that each such connection has, "--name=value".
+  std::vector<std::string> words;
   std::vector<std::string> notes;  // about options that have no effect here
 };
 

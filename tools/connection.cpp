@@ -11,6 +11,7 @@
 #include "host/fence_time.h"
 #include "host/log.h"
 #include "io/pages.h"
+#include "nvme/address.h"
 #include "nvme/text.h"
 #include "tool_program.h"
 
@@ -81,8 +82,17 @@ Result<void> Connection::start() {
     return ok;
   }
   subsystem_ = std::make_unique<host::RemoteSubsystem>(options_.params, all_loops(pool_), *this);
+  if (options_.connect_all) make_follower();
   subsystem_->start();
   return {};
+}
+
+void Connection::make_follower() {
+  ConnectAllOptions all;
+  all.params = options_.params;
+  all.words = options_.words;
+  all.persistent = !options_.referred;
+  follower_ = std::make_unique<DiscoveryFollower>(loop_, runtime_, *subsystem_, std::move(all));
 }
 
 // Up.
@@ -108,6 +118,7 @@ void Connection::on_live() {
     return;
   }
   reporter_.ready();
+  if (follower_) follower_->look();
 }
 
 /// What the controller is like from now on: for those who ask, and for those who come after us.
@@ -116,6 +127,7 @@ Result<void> Connection::record_live() {
   const host::AssociationInfo* info = subsystem_->info();
   if (info == nullptr) return {};  // lost again already: then the next one is recorded
   remember_controller(*info, *controller_);
+  if (options_.discovery) return {};  // nothing is written to it, and nothing to be waited for
   const host::SilenceFacts facts = {.katt_ms = info->katt_ms,
                                     .traffic_based = info->traffic_based_keep_alive,
                                     .cqt_ms = info->controller.cqt};
@@ -128,18 +140,25 @@ Result<void> Connection::record_live() {
 void Connection::on_lost(const Error& reason) {
   if (state_ == State::ending) return;
   log(LogLevel::warning,
-      fmt::format("the connection {} to {} at {} is lost: {}; requests wait while it is made again",
-                  claim_.name(), options_.params.subnqn, options_.params.address(),
-                  reason.message));
+      fmt::format(
+          "the connection {} to {} at {} is lost: {}; {}", claim_.name(), options_.params.subnqn,
+          options_.params.address(), reason.message,
+          options_.discovery ? "it is made again" : "requests wait while it is made again"));
 }
 
 void Connection::on_live_again() {
   log(LogLevel::warning, fmt::format("the connection {} to {} at {} is live again", claim_.name(),
                                      options_.params.subnqn, options_.params.address()));
   if (auto recorded = record_live(); !recorded) log(LogLevel::error, recorded.error().message);
+  // What changed while it was away was told to nobody.
+  if (follower_) follower_->look();
 }
 
 Result<void> Connection::serve() {
+  if (options_.discovery) {
+    const host::AssociationInfo* info = subsystem_->info();
+    return info == nullptr ? Result<void>() : host::check_is_discovery(info->controller);
+  }
   for (const std::string& sentence : subsystem_->refused_namespaces()) {
     reporter_.complain(sentence);
     if (reporter_.background()) log(LogLevel::warning, sentence);
@@ -198,12 +217,25 @@ void Connection::announce() {
       document["namespaces"].push_back(
           {{"name", ns->info.name}, {"nsid", ns->info.nsid}, {"uris", std::move(uris)}});
     }
+    if (options_.discovery) document["uri"] = discovery_uri();
     reporter_.print(document.dump(-1, ' ', false, json::error_handler_t::replace));
     return;
+  }
+  if (options_.discovery) {
+    reporter_.print(fmt::format("{} {}", claim_.name(), discovery_uri()));
   }
   for (const auto& ns : subsystem_->namespaces()) {
     reporter_.print(fmt::format("{} {}", ns->info.name, uri(0, ns->info.name)));
   }
+}
+
+/// Where it is connected to: there is nothing else to tell of a discovery controller.
+std::string Connection::discovery_uri() const {
+  nvme::TargetUri at;
+  at.host = options_.params.traddr;
+  at.port = options_.params.port;
+  at.subnqn = options_.params.subnqn;
+  return at.to_string();
 }
 
 Result<void> Connection::start_command() {
@@ -219,8 +251,10 @@ Result<void> Connection::start_command() {
 
 void Connection::on_ended(const Error& reason) {
   subsystem_ended_ = true;
-  if (auto recorded = crash_record_.ended(subsystem_->still_executing_for()); !recorded) {
-    log(LogLevel::error, recorded.error().message);
+  if (!options_.discovery) {
+    if (auto recorded = crash_record_.ended(subsystem_->still_executing_for()); !recorded) {
+      log(LogLevel::error, recorded.error().message);
+    }
   }
   if (state_ != State::ending) {
     // While connecting, the reason names the target already.
@@ -268,6 +302,7 @@ void Connection::end(int status) {
   deadline_.arm(loop_.now() + kEndDeadline);
   end_at_the_latest("nvmf-connect",
                     2 * std::chrono::duration_cast<std::chrono::seconds>(kEndDeadline));
+  stop_follower();
   if (command_ && command_->running()) {
     command_->send(SIGTERM);
     command_timer_.arm(loop_.now() + kCommandGrace);
@@ -319,6 +354,12 @@ void Connection::stop_serving() {
   if (!subsystem_->live()) stop_subsystem();
 }
 
+/// What it is just doing is called off.
+void Connection::stop_follower() {
+  if (!follower_ || std::exchange(follower_stopping_, true)) return;
+  follower_->stop([this] { stop_control(); });
+}
+
 /// Requests that the NBD server still waits for end with it.
 void Connection::stop_subsystem() {
   grace_timer_.cancel();
@@ -333,6 +374,7 @@ void Connection::stop_subsystem() {
 void Connection::stop_control() {
   if (!nbd_stopped_ || !subsystem_ended_ || control_stopping_) return;
   if (command_ && command_->running()) return;
+  if (follower_ && !follower_->idle()) return;
   control_stopping_ = true;
   control_.stop([this] { pool_.stop(); });
 }

@@ -16,6 +16,7 @@
 #include "control/crash_record.h"
 #include "control/runtime_dir.h"
 #include "control/server.h"
+#include "discovery_follower.h"
 #include "frontends/nbd/server.h"
 #include "host/subsystem.h"
 #include "io/reactor_pool.h"
@@ -56,6 +57,8 @@ class Connection final : public host::SubsystemEvents {
   Result<void> serve();
   Result<void> listen_nbd();
   void announce();
+  [[nodiscard]] std::string discovery_uri() const;
+  void make_follower();
   Result<void> start_command();
   [[nodiscard]] std::string uri(std::size_t place, const std::string& export_name) const;
 
@@ -67,6 +70,7 @@ class Connection final : public host::SubsystemEvents {
   void hurry();
   void command_ended(int status);
   void stop_serving();
+  void stop_follower();
   void stop_subsystem();
   void stop_control();
   void force_end();
@@ -93,6 +97,7 @@ class Connection final : public host::SubsystemEvents {
   transport::Loop& loop_;
   control::Server control_;
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
+  std::unique_ptr<DiscoveryFollower> follower_;  // with --connect-all
   std::unique_ptr<nbd::Server> nbd_;
   std::vector<transport::Endpoint> nbd_places_;
   std::unique_ptr<Command> command_;
@@ -107,6 +112,7 @@ class Connection final : public host::SubsystemEvents {
   bool subsystem_stopping_ = false;  // stop() was called
   bool subsystem_ended_ = false;
   bool control_stopping_ = false;
+  bool follower_stopping_ = false;
   transport::Timer command_timer_;
   transport::Timer grace_timer_;
   transport::Timer hurry_timer_;

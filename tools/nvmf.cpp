@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   Chosen chosen;
   add_connection_verbs(app, chosen);
+  add_discovery_verbs(app, chosen);
   add_identify_verbs(app, chosen);
   add_help(app, chosen);
   app.footer(

@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
@@ -53,6 +54,7 @@ Result<control::Claim> claim_name(const control::RuntimeDir& runtime, const Conn
                 EALREADY);
   };
   return runtime.claim(wanted, admit, [&](const std::string& name) -> Result<void> {
+    if (options.discovery) return {};
     auto taken = crash_record.take_over(runtime, name);
     if (!taken) return std::unexpected(taken.error());
     inherited = std::move(*taken);
@@ -120,7 +122,7 @@ Result<int> serve(ConnectOptions options, Reporter& reporter) {
   for (const std::string& note : options.notes) reporter.complain(note);
   take_inheritance(inherited, options.params, crash_record, reporter);
 
-  auto pool = io::ReactorPool::make(options.params.nr_io_queues);
+  auto pool = io::ReactorPool::make(std::max(options.params.nr_io_queues, 1u));
   if (!pool) return std::unexpected(pool.error());
   Connection connection(std::move(options), *runtime, *claim, crash_record, **pool, reporter);
   auto signals =

@@ -106,4 +106,8 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
   }
 }
 
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "what stands after it is empty" : "";
+}
+
 }  // namespace nvmf::tools

@@ -17,4 +17,8 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error);
 /// "list, disconnect and id-ctrl": the verbs of a program that has some.
 std::string verbs_of(const CLI::App& app);
 
+/// A check for CLI11: "$DELAY" in a script where nothing of that name is set means something else
+/// than no option.
+std::string not_empty(const std::string& value);
+
 }  // namespace nvmf::tools

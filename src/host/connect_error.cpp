@@ -17,7 +17,7 @@ Error invalid_parameter(const ConnectParams& p, std::uint16_t qid, const nvme::C
   const std::string what = fmt::format("the target refused to connect {}: it finds fault with {}",
                                        queue_name(qid), where.describe());
   if (where.in_data && where.offset == nvme::kConnectDataSubnqn) {
-    return {what + "; it has no such subsystem: check the NQN (`nvme discover` lists those it has)",
+    return {what + "; it has no such subsystem: check the NQN (`nvmf discover` lists those it has)",
             ENOENT};
   }
   if (where.in_data && where.offset == nvme::kConnectDataHostnqn) {

@@ -152,43 +152,26 @@ class LogReader {
   std::vector<std::byte> bytes_;
 };
 
-/// The life of a connection that is made for one look at the log.
-class Visit final : public SubsystemEvents {
- public:
-  Visit(const ConnectParams& params, transport::Loop& loop)
-      : loop_(loop), subsystem_(params, {&loop}, *this), ended_(loop) {}
-
-  Task<Result<DiscoveryLog>> run() {
-    subsystem_.start();
-    co_await ended_;
-    co_return std::move(log_);
-  }
-
-  void on_live() override { spawn(ask()); }
-  void on_ended(const Error& reason) override {
-    if (!answered_) log_ = std::unexpected(reason);
-    ended_.fire();
-  }
-
- private:
-  Task<void> ask() {
-    log_ = co_await read_discovery_log(loop_, subsystem_);
-    if (!log_) {
-      log_.error().message = fmt::format("{} at {}: {}", subsystem_.params().subnqn,
-                                         subsystem_.params().address(), log_.error().message);
-    }
-    answered_ = true;
-    subsystem_.stop();
-  }
-
-  transport::Loop& loop_;
-  RemoteSubsystem subsystem_;
-  Signal ended_;
-  Result<DiscoveryLog> log_ = fail("nothing was asked");
-  bool answered_ = false;
-};
+/// Base 2.1 §3.9: a discovery controller that is left at once needs no Keep Alive.
+ConnectParams for_a_visit(ConnectParams params) {
+  params.nr_io_queues = 0;
+  params.keep_alive_ms = 0;
+  params.loss.ctrl_loss = Duration::zero();  // whoever asks may ask again
+  return params;
+}
 
 }  // namespace
+
+Result<void> check_is_discovery(const nvme::IdentifyController& id) {
+  if (id.cntrltype == nvme::ControllerType::discovery ||
+      id.cntrltype == nvme::ControllerType::not_reported) {
+    return {};
+  }
+  return fail(fmt::format("this is not a discovery controller (CNTRLTYPE is {}): give the address "
+                          "of one, or leave the subsystem's NQN out",
+                          static_cast<int>(id.cntrltype)),
+              EINVAL);
+}
 
 Result<void> check_discovery_entry(const nvme::DiscoveryEntry& entry) {
   if (!known_type(entry.subtype)) {
@@ -247,18 +230,40 @@ Result<DiscoveryLog> decode_discovery_log(std::vector<std::byte> bytes) {
 }
 
 Task<Result<DiscoveryLog>> read_discovery_log(transport::Loop& loop, RemoteSubsystem& controller) {
+  if (const AssociationInfo* info = controller.info()) {
+    if (auto good = check_is_discovery(info->controller); !good)
+      co_return std::unexpected(good.error());
+  }
   LogReader reader(loop, controller);
   co_return co_await reader.run();
 }
 
-Task<Result<DiscoveryLog>> fetch_discovery_log(ConnectParams params, transport::Loop& loop) {
-  params.nr_io_queues = 0;
-  params.loss.ctrl_loss = Duration::zero();  // whoever asks may ask again
-  Visit visit(params, loop);
-  auto log = co_await visit.run();
-  // on_ended() is the subsystem's last word, said from inside of it: it goes a turn later.
-  co_await switch_to(loop);
-  co_return log;
+DiscoveryVisit::DiscoveryVisit(ConnectParams params, transport::Loop& loop)
+    : loop_(loop), subsystem_(for_a_visit(std::move(params)), {&loop}, *this), ended_(loop) {}
+
+Task<Result<DiscoveryLog>> DiscoveryVisit::run() {
+  subsystem_.start();
+  co_await ended_;
+  co_return std::move(log_);
+}
+
+void DiscoveryVisit::stop() {
+  subsystem_.stop(true);
+}
+
+void DiscoveryVisit::on_ended(const Error& reason) {
+  if (!answered_) log_ = std::unexpected(reason);
+  ended_.fire();
+}
+
+Task<void> DiscoveryVisit::ask() {
+  log_ = co_await read_discovery_log(loop_, subsystem_);
+  answered_ = true;
+  if (!log_) {
+    log_.error().message = fmt::format("{} at {}: {}", subsystem_.params().subnqn,
+                                       subsystem_.params().address(), log_.error().message);
+  }
+  subsystem_.stop();
 }
 
 std::string DiscoveryPlace::to_string() const {

@@ -53,17 +53,41 @@ Result<void> check_discovery_entry(const nvme::DiscoveryEntry& entry);
 /// the log has a format that we do not know (RECFMT).
 Result<DiscoveryLog> decode_discovery_log(std::vector<std::byte> bytes);
 
+/// Whether that is a discovery controller, as far as it says so: before NVMe 1.4 none did.
+Result<void> check_is_discovery(const nvme::IdentifyController& id);
+
 /// Reads the log of a live discovery controller: the header, the records in pieces, the header
 /// again; all over if the generation (GENCTR) has changed meanwhile. The event that tells of
 /// changes is cleared by the last read only. `loop` is the control loop of `controller`, which must
-/// live until the task is done. EAGAIN: it changed kDiscoveryReadsMax times; EFBIG: more than
+/// live until the task is done. EINVAL: that is no
+/// discovery controller; EAGAIN: it changed kDiscoveryReadsMax times; EFBIG: more than
 /// kDiscoveryRecordsMax records; ETIMEDOUT, EPROTO, and the errors of log_page().
 Task<Result<DiscoveryLog>> read_discovery_log(transport::Loop& loop, RemoteSubsystem& controller);
 
-/// Connects to the discovery controller that `params` name, reads its log, and leaves it again.
-/// `params` are validated; nr_io_queues and loss policy are what is needed for this, whatever they
-/// say. Control loop, which must run until the task is done.
-Task<Result<DiscoveryLog>> fetch_discovery_log(ConnectParams params, transport::Loop& loop);
+/// A connection to a discovery controller that is made for one look at its log. All on its loop,
+/// which must run until run() is done.
+class DiscoveryVisit final : SubsystemEvents {
+ public:
+  /// `params` are validated; the numbers of queues, keep-alive and loss policy are what is needed
+  /// for this, whatever they say.
+  DiscoveryVisit(ConnectParams params, transport::Loop& loop);
+
+  /// Once: connects, reads, and leaves. The error names the controller.
+  Task<Result<DiscoveryLog>> run();
+  /// Makes run() end soon, with an error.
+  void stop();
+
+ private:
+  void on_live() override { spawn(ask()); }
+  void on_ended(const Error& reason) override;
+  Task<void> ask();
+
+  transport::Loop& loop_;
+  RemoteSubsystem subsystem_;
+  Signal ended_;
+  Result<DiscoveryLog> log_ = fail("nothing was asked");
+  bool answered_ = false;
+};
 
 /// Where a subsystem is reached over TCP. Numeric addresses in the one spelling that inet_ntop has,
 /// so that two of the same place are equal.

@@ -71,7 +71,7 @@ Task<void> RemoteSubsystem::end_association() {
 
 /// What an earlier process may have left under way.
 void RemoteSubsystem::hold_writes() {
-  if (params_.hold_writes <= Duration::zero() || !params_.fence) return;
+  if (params_.hold_writes <= Duration::zero() || !params_.fence || devices_.empty()) return;
   const bool never = params_.hold_writes == Duration::max();
   const Instant lifts_at = never ? kNever : loops_[0]->now() + params_.hold_writes;
   safe_at_ = std::max(safe_at_, lifts_at);
@@ -113,9 +113,11 @@ Task<bool> RemoteSubsystem::reconnect() {
 }
 
 Task<std::optional<Error>> RemoteSubsystem::try_once() {
-  // The reactors that have clients are those that there were at first.
+  // The reactors that have clients are those that there were at first; the control loop has the
+  // admin queue, also if there is nothing else.
+  const std::size_t reactors = std::max<std::size_t>(groups_.size(), 1);
   std::vector<transport::Loop*> loops(loops_.begin(),
-                                      loops_.begin() + static_cast<long>(groups_.size()));
+                                      loops_.begin() + static_cast<std::ptrdiff_t>(reactors));
   auto made = co_await bring_up(params_, std::move(loops), bring_up_control_, WhenBusy::fail);
   if (!made) co_return made.error();
   take(std::move(*made));

@@ -91,7 +91,8 @@ class Discovery : public HostTest {
 
   static host::Task<void> run_fetch(host::ConnectParams params, transport::Loop& loop,
                                     std::optional<Result<DiscoveryLog>>& result) {
-    result = co_await host::fetch_discovery_log(std::move(params), loop);
+    host::DiscoveryVisit visit(std::move(params), loop);
+    result = co_await visit.run();
   }
   Result<DiscoveryLog> fetch(Duration most = seconds(100)) {
     std::optional<Result<DiscoveryLog>> result;
@@ -218,6 +219,15 @@ TEST_F(Discovery, SlowAnswersEndInTime) {
   target.intercept = nullptr;
 }
 
+TEST_F(Discovery, ControllersWithNamespacesAreNotAsked) {
+  page = page_of(1);
+  target.id.cntrltype = nvme::ControllerType::io;
+  EXPECT_THAT(failed(), AllOf(HasSubstr("not a discovery controller"), HasSubstr("10.0.0.1:4420")));
+  EXPECT_THAT(gets, IsEmpty());
+  target.id.cntrltype = nvme::ControllerType::not_reported;
+  EXPECT_TRUE(fetch());
+}
+
 TEST_F(Discovery, NobodyThere) {
   params.port = 1;
   EXPECT_THAT(failed(), HasSubstr("10.0.0.1:1"));
@@ -230,6 +240,36 @@ TEST_F(Discovery, KeepsAliveAConnectionThatStays) {
   loop.run_for(seconds(90));
   EXPECT_EQ(target.count(0, static_cast<std::uint8_t>(AdminOpcode::keep_alive)), 6u);
   EXPECT_EQ(outcome.ended, std::nullopt);
+}
+
+TEST_F(Discovery, AConnectionThatStaysComesBackAfterALoss) {
+  page = page_of(3);
+  params.keep_alive_ms = host::kDiscoveryKeepAliveMs;
+  params.loss.ctrl_loss.reset();
+  ASSERT_TRUE(go_live());
+  for (int i = 1; i <= 3; ++i) {
+    target.connection(0)->qpair.end(Error{"cut", 0});
+    ASSERT_TRUE(
+        loop.run_until([&] { return outcome.live_again == i || outcome.ended; }, seconds(60)))
+        << i;
+  }
+  EXPECT_EQ(outcome.ended, std::nullopt);
+  EXPECT_NE(subsystem->info(), nullptr);
+}
+
+TEST_F(Discovery, AVisitThatIsCalledOffEnds) {
+  target.becomes_ready = false;
+  std::optional<Result<DiscoveryLog>> result;
+  host::DiscoveryVisit visit(params, loop);
+  host::spawn([](host::DiscoveryVisit& v, auto& out) -> host::Task<void> {
+    out = co_await v.run();
+  }(visit, result));
+  loop.run_for(milliseconds(200));
+  EXPECT_FALSE(result);
+  visit.stop();
+  EXPECT_TRUE(loop.run_until([&] { return result.has_value(); }, seconds(2)));
+  loop.run_for(seconds(1));
+  EXPECT_FALSE(*result);
 }
 
 // Records.

@@ -24,8 +24,10 @@ inline std::vector<std::string>& logged() {
 
 struct Outcome final : host::SubsystemEvents {
   void on_live() override { ++live; }
+  void on_live_again() override { ++live_again; }
   void on_ended(const Error& reason) override { ended = reason; }
   int live = 0;
+  int live_again = 0;
   std::optional<Error> ended;
 };
 

@@ -17,6 +17,8 @@ import examples  # noqa: E402
 from cases import check  # noqa: E402
 
 PROGRAMS = ("nvmf", "nvmf-bench", "nvmf-connect", "nvmf-target")
+# Verbs that are another program: its options are told in its page.
+OTHER_PROGRAMS = {"connect": "nvmf-connect"}
 REFUSED_GROUP = "Of nvme-cli, refused"
 REFUSED_SECTION = "Options of nvme-cli that are refused"
 EXAMPLE = '.\\" example: run'
@@ -39,6 +41,11 @@ class Help:
         done = run(bin_folder / program, *([verb] if verb else []), "--help")
         check(done.returncode == 0, f"{program} {verb or ''} --help failed: {done}")
         self.options, self.refused, self.operands, self.verbs = set(), set(), set(), []
+        if verb in OTHER_PROGRAMS:
+            there = run(bin_folder / OTHER_PROGRAMS[verb], "--help")
+            check(done.stdout == there.stdout, f"{program} {verb} is not {OTHER_PROGRAMS[verb]}")
+            self.operands.add("WORD")
+            return
         group = ""
         for line in done.stdout.splitlines():
             if re.match(r"\S.*:$", line):

@@ -85,7 +85,9 @@ def bad_input(new):
                            ([uri, "--run", ""], "--run: what stands after it is empty"),
                            ([uri, "--name", ""], "--name: what stands after it is empty"),
                            ([uri, "--nbd", "unix:/" + 110 * "x"], "choose a shorter one"),
-                           ([f"nvme+tcp://{host}:{port}"], "names the discovery subsystem, or none")):
+                           ([f"nvme+tcp://{host}:{port}"], "The address names no subsystem"),
+                           ([uri, "--connect-all"], "--connect-all needs a discovery controller"),
+                           ([uri, "--discovery", "--run", "x"], "no namespaces to serve")):
             scene.refused("nvmf-connect", *argv, status=2, says=says)
         for argv, says in ((["frob"], "no such subcommand as frob: there are list"),
                            ([], "say what to do: list, disconnect"),
