@@ -27,6 +27,7 @@ IoCommand* CommandQueue::take() {
   command->direction = transport::DataDirection::none;
   command->data = nullptr;
   command->data_bytes = 0;
+  command->timeout = {};
   return command;
 }
 

@@ -43,6 +43,8 @@ struct IoCommand : transport::HostCommand {
   bool answered_late = false;    // when the association was about to be ended
   Borrower* borrower = nullptr;  // who is told of its outcome instead of the device, if not null
   Instant submitted_at{};
+  Duration timeout{};          // its own; 0: the queue's
+  bool overdue = false;        // with a timeout of its own: it has passed
   IoCommand* older = nullptr;  // in flight, in the order of submission
   IoCommand* newer = nullptr;
 };

@@ -31,7 +31,12 @@ IoQueue::IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counte
       counters_(counters),
       timeout_(command_timeout),
       events_(std::move(events)),
-      timeout_check_(loop.timers(), [this] { check_timeouts(); }) {}
+      timeout_check_(loop.timers(), [this] { check_timeouts(); }),
+      own_timeouts_(loop, {.on_overdue =
+                               [this](IoCommand& c) {
+                                 if (events_.on_overdue) events_.on_overdue(c.sqe.cid);
+                               },
+                           .on_given_up = [this](IoCommand& c) { give_up(c); }}) {}
 
 void IoQueue::prepare() {
   make_commands(slots());
@@ -63,21 +68,33 @@ void IoQueue::carry(IoCommand& command) {
     IoCommand& io = static_cast<IoCommand&>(c);
     io.carrier->completed(io);
   };
-  command.older = newest_;
-  command.newer = nullptr;
-  (newest_ != nullptr ? newest_->newer : oldest_) = &command;
-  newest_ = &command;
+  link(command);
   ++in_flight_;
   QueueCounters::add(counters_.commands, 1);
   counters_.submitted_at_ns.store(command.submitted_at.time_since_epoch().count(),
                                   std::memory_order_relaxed);
-  if (!timeout_check_.armed()) timeout_check_.arm(loop().now() + timeout_);
   qpair().submit(command);
 }
 
-void IoQueue::completed(IoCommand& command) {
+void IoQueue::link(IoCommand& command) {
+  if (command.timeout != Duration::zero()) [[unlikely]]
+    return own_timeouts_.add(command);
+  command.older = newest_;
+  command.newer = nullptr;
+  (newest_ != nullptr ? newest_->newer : oldest_) = &command;
+  newest_ = &command;
+  if (!timeout_check_.armed()) timeout_check_.arm(loop().now() + timeout_);
+}
+
+void IoQueue::unlink(IoCommand& command) {
+  if (command.timeout != Duration::zero()) [[unlikely]]
+    return own_timeouts_.remove(command);
   (command.older != nullptr ? command.older->newer : oldest_) = command.newer;
   (command.newer != nullptr ? command.newer->older : newest_) = command.older;
+}
+
+void IoQueue::completed(IoCommand& command) {
+  unlink(command);
   --in_flight_;
   const bool answered = command.delivery == transport::Delivery::answered;
   command.answered_late = answered && quiesced_;
@@ -118,17 +135,24 @@ void IoQueue::check_timeouts() {
     aborted_at_ = now;
     if (events_.on_overdue) events_.on_overdue(oldest_->sqe.cid);
   } else if (!known || now - aborted_at_ >= grace) {
-    return end(Error{fmt::format("{} did not answer a {} command within {:g} s{}", describe(),
-                                 nvme::opcode_name(oldest_->sqe, false),
-                                 std::chrono::duration<double>(timeout_).count(),
-                                 known ? ", nor when it was told to abort it" : ""),
-                     ETIMEDOUT});
+    return give_up(*oldest_);
   }
   timeout_check_.arm(aborted_at_ + grace);
 }
 
+void IoQueue::give_up(const IoCommand& command) {
+  const Duration timeout = command.timeout != Duration::zero() ? command.timeout : timeout_;
+  const bool known = command.delivery == transport::Delivery::unanswered;
+  end(Error{fmt::format("{} did not answer a {} command within {:g} s{}", describe(),
+                        nvme::opcode_name(command.sqe, false),
+                        std::chrono::duration<double>(timeout).count(),
+                        known ? ", nor when it was told to abort it" : ""),
+            ETIMEDOUT});
+}
+
 void IoQueue::on_down(const Error& reason) {
   timeout_check_.cancel();
+  own_timeouts_.cancel();
   if (group != nullptr) group->remove(*this);
   // First, so that what borrowers hear is posted before what follows from our end.
   lending_.down();

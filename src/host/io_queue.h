@@ -9,6 +9,7 @@
 
 #include "host/command_queue.h"
 #include "host/lending.h"
+#include "host/overdue.h"
 #include "host/queue_link.h"
 
 namespace nvmf::host {
@@ -74,6 +75,9 @@ class IoQueue final : public QueueLink, public CommandQueue {
   void on_slot() override { share_room(); }
   void on_down(const Error& reason) override;
   void carry(IoCommand& command);
+  void link(IoCommand& command);
+  void unlink(IoCommand& command);
+  void give_up(const IoCommand& command);
   void completed(IoCommand& command);
   void check_timeouts();
 
@@ -91,6 +95,7 @@ class IoQueue final : public QueueLink, public CommandQueue {
   IoCommand* newest_ = nullptr;
   std::uint32_t in_flight_ = 0;
   transport::Timer timeout_check_;
+  OwnTimeouts own_timeouts_;
 };
 
 }  // namespace nvmf::host

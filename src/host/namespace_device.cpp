@@ -60,11 +60,11 @@ NamespaceDevice::NamespaceDevice(std::shared_ptr<const Namespace> ns, QueueGroup
 }
 
 NamespaceDevice::~NamespaceDevice() {
-  NVMF_CHECK(first_ == nullptr && parked_ == nullptr);
+  NVMF_CHECK(first_ == nullptr && parked_ == nullptr && in_flight_ == 0);
   group_.forget(*this);
 }
 
-void NamespaceDevice::submit(BlockRequest& request) {
+void NamespaceDevice::begin(BlockRequest& request) {
   request.error = 0;
   request.issued_bytes = 0;
   request.parts = 0;
@@ -78,8 +78,15 @@ void NamespaceDevice::submit(BlockRequest& request) {
   request.postponed = false;
   request.tries = 0;
   request.next = nullptr;
-  if (group_.shut_error() != 0) return group_.complete_later(request, group_.shut_error());
-  if (failing_ != 0) return group_.complete_later(request, failing_);
+}
+
+int NamespaceDevice::closed_error() const {
+  return group_.shut_error() != 0 ? group_.shut_error() : failing_;
+}
+
+void NamespaceDevice::submit(BlockRequest& request) {
+  begin(request);
+  if (const int error = closed_error()) return group_.complete_later(request, error);
   if (const int error = check(request)) return group_.complete_later(request, error);
   if (request.op == BlockOp::deallocate) prepare_deallocate(request);
   if (request.length_bytes == 0 && !is_flush(request)) return group_.complete_later(request, 0);
@@ -173,8 +180,8 @@ std::uint64_t NamespaceDevice::next_lba(const BlockRequest& r) const {
 }
 
 bool NamespaceDevice::all_issued(const BlockRequest& r) const {
-  // A flush has no length: any number of issued bytes stands for its one command.
-  return is_flush(r) ? r.issued_bytes != 0 : blocks_left(r) == 0;
+  // A single one's length says nothing: any number of issued bytes stands for its one command.
+  return is_single(r) ? r.issued_bytes != 0 : blocks_left(r) == 0;
 }
 
 void NamespaceDevice::enqueue(BlockRequest& r) {
@@ -182,7 +189,7 @@ void NamespaceDevice::enqueue(BlockRequest& r) {
   const bool first = first_ == nullptr;
   (last_ != nullptr ? last_->next : first_) = &r;
   last_ = &r;
-  if (first && !paused_) group_.enlist(*this);
+  if (first && !held_back()) group_.enlist(*this);
 }
 
 void NamespaceDevice::dequeue_front() {
@@ -205,6 +212,7 @@ bool NamespaceDevice::issue_part() {
   if (is_flush(r)) r.flush_mark = shared_->unflushed.mark();
   r.issued_bytes += build(*command, r);
   ++r.parts;
+  ++in_flight_;
   if (all_issued(r)) dequeue_front();
   command->queue->submit(*command);
   return true;
@@ -216,6 +224,10 @@ std::uint64_t NamespaceDevice::build(IoCommand& command, BlockRequest& r) const 
     return std::uint64_t{1} << ns_->block_shift;
   }
   if (r.stage == kStageReadEnds) return build_read_ends(command, r);
+  if (r.stage == kStagePassthrough) [[unlikely]] {
+    static_cast<PassthroughRequest&>(r).issue(command);
+    return info_.block_bytes;
+  }
   switch (r.op) {
     case BlockOp::write_zeroes:
       return build_zeroes(command, r);
@@ -318,6 +330,8 @@ std::uint64_t NamespaceDevice::build_deallocate(IoCommand& command, BlockRequest
 }
 
 PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
+  if (command.request->stage == kStagePassthrough) [[unlikely]]
+    return passed(command);
   if (command.delivery != transport::Delivery::answered) return lost(command);
   if (command.cqe.status.ok()) return {};
   BlockRequest& r = *command.request;
@@ -343,6 +357,7 @@ PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
 
 void NamespaceDevice::part_done(BlockRequest& r, const PartOutcome& o) {
   --r.parts;
+  --in_flight_;
   if (o.error != 0 && r.error == 0) r.error = o.error;
   if (o.maybe_executed) r.maybe_executed = true;
   if (o.again) {
@@ -378,7 +393,7 @@ void NamespaceDevice::finish(BlockRequest& r) {
 /// What was sent and never answered may still be executed: its range is fenced, or keeps the hold
 /// that it has, until that cannot be any more.
 void NamespaceDevice::end(BlockRequest& r) {
-  if (r.error == 0) settle_flush(r);
+  if (r.error == 0 && r.stage != kStagePassthrough) settle_flush(r);
   if (r.maybe_executed && r.loss_fence == kNoSlot) fence_lost(r);
   const std::uint8_t whereabouts = std::exchange(r.whereabouts, kPlain);
   const bool fenced = r.loss_fence != kNoSlot;
@@ -468,6 +483,11 @@ void NamespaceDevice::begin_unaligned(BlockRequest& r) {
 
 void NamespaceDevice::on_granted(std::size_t slot) {
   BlockRequest& r = *writes_.request(slot);
+  if (r.barrier) {
+    r.stage = kStageBarrier;
+    BarrierRequest& barrier = static_cast<BarrierRequest&>(r);
+    return barrier.granted(barrier);
+  }
   const BlockCover c = cover(r);
   r.stage = kStageReadEnds;
   r.issued_bytes = c.head() ? 0 : c.whole() << ns_->block_shift;

@@ -28,6 +28,7 @@
 #include "host/io_queue.h"
 #include "host/loss_fences.h"
 #include "host/namespace.h"
+#include "host/passthrough_request.h"
 #include "host/policy.h"
 #include "host/queue_group.h"
 #include "host/range_holds.h"
@@ -65,6 +66,28 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   void submit(BlockRequest& request) override;
   void abandon(BlockRequest& request) override;
 
+  // Passthrough: namespace_passthrough.cpp.
+  /// A tool's command, in its turn among the requests: its fields, `offset_bytes`, `length_bytes`
+  /// and `complete` are set. If it changes data it is admitted by the holds as a write of that
+  /// range is, and its range stays fenced when it is lost; but it is never done again. `complete`
+  /// follows once, also inside cancel(): `delivery` and `cqe` say how it ended if `error` is 0 or
+  /// it was issued; otherwise nothing of it was sent.
+  void submit_passthrough(PassthroughRequest& request);
+  /// Asks for the whole namespace: `granted` follows when no request that changes data is left on
+  /// any reactor, and none goes from then on until release_barrier(). Or `complete`, if it comes to
+  /// nothing (`error`).
+  void submit_barrier(BarrierRequest& request);
+  /// It was granted. With `maybe_executed`: something that was lost may still change any block; the
+  /// namespace stays fenced until settle_losses() says that it cannot. `complete` is called.
+  void release_barrier(BarrierRequest& request, bool maybe_executed);
+  /// Ends one of these, or a flush, that waits, with `error`, and calls `complete`; false if it
+  /// does not wait any more: it was issued, granted, or is about to be completed.
+  bool cancel(BlockRequest& request, int error);
+  /// Until as many calls with `on` false: nothing is issued.
+  void quiesce(bool on);
+  /// Parts that are issued and not answered.
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+
   // For QueueGroup and IoQueue.
   /// Ends what waits for a hold or for memory. The group is shut and fails what waits for commands.
   void shut(int waiting_error);
@@ -82,11 +105,11 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   // Loss, for the owner of the subsystem.
   /// Requests wait although there may be queues, until resume(): it is not known to be the same
   /// disk. At first a device is not paused.
-  void pause() { set_paused(true); }
+  void pause() { hold_back(true, quiesced_); }
   /// It is the same disk, as it is now.
   /// With `go` false its requests wait all the same, until go_on().
   void resume(std::shared_ptr<const Namespace> ns, bool go = true);
-  void go_on() { set_paused(false); }
+  void go_on() { hold_back(false, quiesced_); }
   /// Other than 0: what waits and what comes fails with it. 0: no longer.
   void set_failing(int error);
   /// The association in which the latest requests were lost has ended; from `lifts_at` on nothing
@@ -103,6 +126,11 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
  private:
   /// 0, or why the request cannot be done as it is.
   [[nodiscard]] int check(const BlockRequest& request) const;
+  static void begin(BlockRequest& request);
+  /// Why no request is taken: an errno.
+  [[nodiscard]] int closed_error() const;
+  /// The end of a passthrough command.
+  PartOutcome passed(const IoCommand& command);
   void prepare_deallocate(BlockRequest& request);
   /// What a deallocate leaves out at its start, as issued_bytes counts.
   [[nodiscard]] std::uint64_t first_whole_bytes(const BlockRequest& request) const;
@@ -141,11 +169,14 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   /// Takes one that waits, and for which `pick` holds, out of where it waits; nullptr if none.
   template <class Pick>
   BlockRequest* take_waiting(Pick pick);
+  /// This one, if it waits.
+  bool take_out(BlockRequest& request);
   template <class Each>
   void for_each_waiting(Each each) const;
   void fail_waiting(int error);
   void expire();
-  void set_paused(bool paused);
+  [[nodiscard]] bool held_back() const { return paused_ || quiesced_ != 0; }
+  void hold_back(bool paused, std::uint32_t quiesced);
 
   // Requests that are not whole blocks.
   [[nodiscard]] bool unaligned(const BlockRequest& request) const;
@@ -192,6 +223,8 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   std::unique_ptr<ReplayLog> replay_log_;
   int failing_ = 0;
   bool paused_ = false;
+  std::uint32_t quiesced_ = 0;
+  std::uint32_t in_flight_ = 0;
   transport::Timer lift_timer_;
   transport::Timer retry_timer_;
   transport::Timer patience_timer_;

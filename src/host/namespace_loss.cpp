@@ -251,6 +251,10 @@ BlockRequest* NamespaceDevice::take_waiting(Pick pick) {
   return found;
 }
 
+bool NamespaceDevice::take_out(BlockRequest& request) {
+  return take_waiting([&request](const BlockRequest& r) { return &r == &request; }) != nullptr;
+}
+
 void NamespaceDevice::fail_waiting(int error) {
   const auto any = [](const BlockRequest&) { return true; };
   for (;;) {
@@ -276,11 +280,12 @@ void NamespaceDevice::set_failing(int error) {
   if (error != 0 && group_.shut_error() == 0) fail_waiting(error);
 }
 
-void NamespaceDevice::set_paused(bool paused) {
-  if (paused_ == paused) return;
+void NamespaceDevice::hold_back(bool paused, std::uint32_t quiesced) {
+  const bool before = held_back();
   paused_ = paused;
-  if (first_ == nullptr) return;
-  if (paused) return group_.delist(*this);
+  quiesced_ = quiesced;
+  if (before == held_back() || first_ == nullptr) return;
+  if (held_back()) return group_.delist(*this);
   group_.enlist(*this);
   group_.pump();
 }
@@ -292,7 +297,7 @@ void NamespaceDevice::resume(std::shared_ptr<const Namespace> ns, bool go) {
   info_.write_zeroes = ns_->info.write_zeroes;
   info_.deallocate = ns_->info.deallocate;
   info_.read_only = ns_->info.read_only;
-  set_paused(!go);
+  hold_back(!go, quiesced_);
 }
 
 void NamespaceDevice::describe(NamespaceHealth& health) const {

@@ -13,6 +13,10 @@ inline constexpr std::uint8_t kStageFirst = 0;
 inline constexpr std::uint8_t kStageFlush = 1;
 inline constexpr std::uint8_t kStageHold = 2;
 inline constexpr std::uint8_t kStageReadEnds = 3;
+// A tool's command: one part, as it is (passthrough_request.h).
+inline constexpr std::uint8_t kStagePassthrough = 4;
+// A barrier that has its hold.
+inline constexpr std::uint8_t kStageBarrier = 5;
 
 // BlockRequest::whereabouts, for those that may be abandoned, and for who has to be told of the
 // end.
@@ -25,6 +29,11 @@ inline constexpr std::uint8_t kHasBounce =
 
 inline bool is_flush(const BlockRequest& r) {
   return r.op == BlockOp::flush || r.stage == kStageFlush;
+}
+
+/// Its length says nothing of its parts: it has one.
+inline bool is_single(const BlockRequest& r) {
+  return is_flush(r) || r.stage == kStagePassthrough;
 }
 
 inline bool changes_data(BlockOp op) {

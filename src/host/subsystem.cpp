@@ -28,6 +28,8 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
     : params_(std::move(params)),
       loops_(std::move(loops)),
       events_(events),
+      io_share_(*loops_.at(0), kPassthroughWaitersMax),
+      alone_(*loops_[0], kPassthroughWaitersMax),
       tasks_(*loops_.at(0)),
       replays_(*loops_[0]),
       reconnect_(params_.loss, jitter_seed(params_)),
@@ -49,6 +51,7 @@ void RemoteSubsystem::stop(bool force) {
   if (again && (!force || forced_)) return;
   if (state_ == State::live && !force) {
     state_ = State::stopping;
+    cancel_passthrough(nullptr, ENOTCONN);
     spawn(wind_down());
     return;
   }
@@ -126,6 +129,10 @@ void RemoteSubsystem::make_devices() {
       devices.push_back(std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i],
                                                           r, states_[i].shared));
     }
+  }
+  if (reactors != 0) {
+    bare_ = std::make_unique<NamespaceDevice>(std::make_shared<Namespace>(), *groups_[0],
+                                              RangeHolds::make({loops_[0]}), 0);
   }
   if (params_.unflushed != Unflushed::replay) return;
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {

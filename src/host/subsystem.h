@@ -30,6 +30,7 @@
 #include "host/passthrough.h"
 #include "host/queue_group.h"
 #include "host/reconnect.h"
+#include "host/slot_share.h"
 #include "host/task.h"
 
 namespace nvmf::host {
@@ -64,6 +65,8 @@ struct QueueStatistics {
 
 /// stop() takes no longer.
 inline constexpr Duration kStopTimeMax = std::chrono::milliseconds(1500);
+
+struct OwnBarrier;
 
 class RemoteSubsystem {
  public:
@@ -173,8 +176,29 @@ class RemoteSubsystem {
   Task<void> describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all);
 
   // subsystem_passthrough.cpp
-  Task<Result<CommandOutcome>> pass_admin(const PassthroughCommand& command,
+  /// A request of passthrough's own, in the frame of who waits for it.
+  struct OwnRequest {
+    NamespaceDevice* device = nullptr;
+    BlockRequest* request = nullptr;
+    int error = 0;  // why it was cancelled
+  };
+  Task<Result<PassthroughPlan>> plan(const PassthroughCommand& command);
+  Task<Result<CommandOutcome>> send(const PassthroughCommand& command, const PassthroughPlan& plan);
+  Task<Result<CommandOutcome>> send_admin(const PassthroughCommand& command,
+                                          const PassthroughPlan& plan, bool& lost);
+  Task<Result<CommandOutcome>> send_io(NamespaceDevice& device, const PassthroughCommand& command,
+                                       const PassthroughPlan& plan, bool& lost);
+  Task<Result<CommandOutcome>> send_alone(const PassthroughCommand& command,
                                           const PassthroughPlan& plan);
+  Task<Result<void>> stand_still(std::vector<std::unique_ptr<OwnBarrier>>& barriers, Instant until);
+  Task<Result<void>> flush_own(std::size_t index, Instant until);
+  Task<bool> drained(std::size_t index);
+  Task<void> identify_again(const PassthroughPlan& plan);
+  [[nodiscard]] std::vector<std::size_t> reached(Scope scope, std::uint32_t nsid) const;
+  [[nodiscard]] Result<void> check_not_stopped(const PassthroughCommand& command) const;
+  void cancel_own(OwnRequest& own, int error);
+  /// What passthrough has waiting, nothing of it sent: on one device, or (nullptr) on all.
+  void cancel_passthrough(const NamespaceDevice* device, int error);
 
   // subsystem_recovery.cpp
   void take(std::unique_ptr<Association> association);
@@ -219,6 +243,12 @@ class RemoteSubsystem {
       devices_;  // by reactor, as namespaces_
   /// For the last groups, when there are fewer queues than there were.
   std::vector<std::unique_ptr<LentQueue>> lent_;
+  /// For tools' I/O commands that belong to no namespace's device: they are let through while
+  /// those stand still, or go to namespaces that are not served.
+  std::unique_ptr<NamespaceDevice> bare_;
+  SlotShare io_share_;  // of the I/O queues' commands, for passthrough
+  SlotShare alone_;     // one: who has frontends stand still
+  std::vector<OwnRequest*> own_requests_;
   Gate tasks_;  // those that use association_
   Gate replays_;
 

@@ -27,6 +27,8 @@ double seconds(Duration d) {
 
 void RemoteSubsystem::take(std::unique_ptr<Association> association) {
   association_ = std::move(association);
+  io_share_.set_slots(
+      std::max(association_->info.io_queue_entries / kPassthroughIoShare, std::uint32_t{1}));
   association_->made();
   association_->on_namespaces_changed = [this](std::vector<std::uint32_t> nsids) {
     return check_namespaces(std::move(nsids));
@@ -43,6 +45,7 @@ void RemoteSubsystem::begin_loss(const Error& reason) {
   last_attempt_.clear();
   reconnect_.lost(now);
   arm_timers();
+  cancel_passthrough(nullptr, ENOTCONN);
   events_.on_lost(reason);
 }
 
@@ -63,6 +66,7 @@ Task<void> RemoteSubsystem::end_association() {
   for (const NamespaceState& s : states_) {
     if (s.replayer) s.replayer->settle_losses(lifts_at);
   }
+  if (bare_) bare_->settle_losses(lifts_at);
   if (!stop_asked_) count_unflushed();
   // Tools' commands have been told by now; let them go before what they use goes.
   co_await tasks_.wait_empty();
@@ -307,6 +311,7 @@ void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fa
   if (fail_now) s.fails_at = loops_[0]->now();
   on_reactors([index](QueueGroup&, auto& devices) { devices[index]->pause(); });
   if (s.replayer) s.replayer->pause();
+  cancel_passthrough(devices_[0][index].get(), ESTALE);
   if (state_ == State::live || state_ == State::lost) fail_stopped();
   arm_timers();
 }
