@@ -1,7 +1,6 @@
 #include "host/association.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -15,9 +14,6 @@ namespace nvmf::host {
 
 namespace {
 
-// After an event nothing more is asked for this long, so that a controller that has always another
-// one ready costs little.
-constexpr Duration kEventPause = std::chrono::milliseconds(10);
 constexpr Duration kShutdownWait = std::chrono::milliseconds(700);
 constexpr Duration kAbortPoll = std::chrono::milliseconds(100);
 constexpr Duration kCloseWait = std::chrono::milliseconds(200);
@@ -334,94 +330,6 @@ void Association::check_keep_alive() {
     }
   }
   keep_alive_timer_.arm(now + keep_alive_interval_);
-}
-
-void Association::start_events() {
-  // AERL is 0's based. Base 2.1 §5.1.13.2.1.
-  const unsigned slots = std::min(info.controller.aerl + 1u, kAsyncEventSlotsMax);
-  for (unsigned i = 0; i < slots; ++i) spawn(serve_events());
-}
-
-/// One slot's life: ask, wait, look, ask again, also when the looking fails.
-Task<void> Association::serve_events() {
-  const Gate::Pass inside(tasks_);
-  while (!ending()) {
-    auto event = co_await admin_->execute_event_request();
-    if (!event) co_return;
-    if (!event->cqe.status.ok()) {
-      log(LogLevel::info,
-          fmt::format("{} takes no more event requests: {}", context(*this),
-                      nvme::describe(event->cqe.status, nvme::StatusContext::admin)));
-      co_return;
-    }
-    ++async_events_;
-    co_await handle_event(event->cqe.dw0());
-    co_await sleep(control(), kEventPause);
-  }
-}
-
-Task<void> Association::handle_event(std::uint32_t dw0) {
-  const auto event = nvme::AsyncEvent::decode(dw0);
-  log(LogLevel::info, fmt::format("{} reports: {}", context(*this), event.describe()));
-  if (event.type == nvme::AsyncEventType::notice && event.info == nvme::kNoticeNamespaceChanged) {
-    co_return co_await report_changed_namespaces();
-  }
-  // Reading the page that the event names clears it: without that it is not reported again.
-  std::size_t bytes = 0;
-  switch (static_cast<nvme::LogPage>(event.log_page)) {
-    case nvme::LogPage::error_information:
-      bytes = nvme::kErrorEntryBytes;
-      break;
-    case nvme::LogPage::smart:
-      bytes = nvme::kSmartBytes;
-      break;
-    case nvme::LogPage::firmware_slot:
-      bytes = nvme::kFirmwareSlotBytes;
-      break;
-    case nvme::LogPage::ana:
-      bytes = nvme::kAnaHeaderBytes;
-      break;
-    case nvme::LogPage::discovery:
-      bytes = nvme::kDiscoveryHeaderBytes;
-      break;
-    default:
-      co_return;
-  }
-  std::vector<std::byte> page(bytes);
-  const nvme::GetLogPage get{.page = static_cast<nvme::LogPage>(event.log_page),
-                             .nsid = nvme::kNsidAll};
-  auto read =
-      co_await read_log_page(*admin_, get, page, admin_piece_bytes(info), params_.admin_timeout);
-  if (read && !read->cqe.status.ok()) {
-    log(LogLevel::warning,
-        fmt::format("{} refused log page {:#04x}: {}", context(*this), event.log_page,
-                    nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
-  }
-}
-
-/// Any may have changed (overflow) if that cannot be read.
-Task<Result<nvme::ChangedNamespaces>> Association::read_changed_namespaces() {
-  std::vector<std::byte> page(nvme::kChangedNamespacesBytes);
-  const nvme::GetLogPage get{.page = nvme::LogPage::changed_namespaces, .nsid = nvme::kNsidAll};
-  auto read = co_await read_log_page(*admin_, get, page, page.size(), params_.admin_timeout);
-  if (!read) co_return std::unexpected(read.error());
-  if (read->cqe.status.ok()) co_return nvme::ChangedNamespaces::decode(page);
-  log(LogLevel::warning,
-      fmt::format("{} refused the list of changed namespaces: {}", context(*this),
-                  nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
-  co_return nvme::ChangedNamespaces{.overflow = true};
-}
-
-Task<void> Association::report_changed_namespaces() {
-  const auto changed = co_await read_changed_namespaces();
-  if (!changed) co_return;
-  log(LogLevel::warning,
-      changed->overflow
-          ? fmt::format("{}: more namespaces changed than the controller can list", context(*this))
-          : fmt::format("{}: namespaces changed: {}", context(*this),
-                        fmt::join(changed->nsids, ", ")));
-  if (!on_namespaces_changed) co_return;
-  co_await on_namespaces_changed(changed->overflow ? std::vector<std::uint32_t>{} : changed->nsids);
 }
 
 std::uint64_t admin_piece_bytes(const AssociationInfo& info) {

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "host/admin_queue.h"
+#include "host/events.h"
 #include "host/fence_time.h"
 #include "host/io_queue.h"
 #include "host/namespace.h"
@@ -122,6 +123,9 @@ class Association {
   /// the association's, which close() waits for.
   std::function<Task<void>(std::vector<std::uint32_t>)> on_namespaces_changed;
 
+  /// What the controller reported, after it was acted on; without its time.
+  std::function<void(HostEvent)> on_event;
+
   /// A tool's admin command (AdminQueue::pass()), aborted when it is overdue.
   Task<PassedThrough> pass(nvme::Sqe sqe, transport::DataDirection direction,
                            std::span<std::byte> data, Duration timeout, bool changes_data);
@@ -151,7 +155,10 @@ class Association {
   [[nodiscard]] std::uint64_t commands_submitted() const;
   Task<void> serve_events();
   Task<void> handle_event(std::uint32_t dw0);
-  Task<void> report_changed_namespaces();
+  Task<void> read_event_page(nvme::LogPage page, HostEvent& told);
+  void take_event_page(nvme::LogPage page, std::span<const std::byte> bytes, HostEvent& told);
+  void take_new_errors(std::span<const std::byte> bytes, HostEvent& told);
+  Task<void> report_changed_namespaces(HostEvent& told);
   Task<Result<nvme::ChangedNamespaces>> read_changed_namespaces();
 
   ConnectParams params_;
@@ -176,6 +183,7 @@ class Association {
   Instant ended_at_{};
   std::uint64_t submitted_at_check_ = 0;
   std::uint64_t async_events_ = 0;
+  std::optional<std::uint64_t> last_error_;  // error count of the latest entry known
 };
 
 /// The largest log or identify transfer to ask for at once: MDTS, and never more than 64 KiB.

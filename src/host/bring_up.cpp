@@ -337,17 +337,27 @@ Task<Result<void>> read_limits(BringUp& b) {
   co_return Result<void>{};
 }
 
+/// SMART's critical warnings that are told as events: spare, temperature, reliability, read-only,
+/// backup (Asynchronous Event Configuration bits 7:0).
+constexpr std::uint32_t kSmartWarnings = 0x1f;
+
 Task<Result<void>> configure_events(BringUp& b) {
   Association& a = b.a;
-  std::uint32_t wanted = nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation;
-  if (b.params().nr_io_queues == 0) wanted |= nvme::kOaesDiscoveryChange;
+  const bool serves_disks = b.params().nr_io_queues != 0;
+  std::uint32_t wanted =
+      nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation | nvme::kOaesAnaChange;
+  if (!serves_disks) wanted |= nvme::kOaesDiscoveryChange;
   const std::uint32_t events = a.info.controller.oaes & wanted;
-  if (events == 0) co_return Result<void>{};
-  auto set = co_await b.ask(nvme::set_async_events(events));
-  if (!set) co_return error_of(set);
-  if (set->status.ok()) {
-    a.info.events_configured = events;
-  } else {
+  // Linux's target refuses the bits of critical warnings, with all others beside them.
+  for (const std::uint32_t warnings : {serves_disks ? kSmartWarnings : 0, std::uint32_t{0}}) {
+    if ((events | warnings) == 0) co_return Result<void>{};
+    auto set = co_await b.ask(nvme::set_async_events(events | warnings));
+    if (!set) co_return error_of(set);
+    if (set->status.ok()) {
+      a.info.events_configured = events | warnings;
+      co_return Result<void>{};
+    }
+    if (warnings != 0) continue;
     log(LogLevel::info,
         fmt::format("{} does not take an event configuration: {}", a.info.endpoint.to_string(),
                     nvme::describe(set->status, nvme::StatusContext::admin)));

@@ -196,6 +196,12 @@ std::size_t RemoteSubsystem::index_of(std::uint32_t nsid) const {
   return static_cast<std::size_t>(found - namespaces_.begin());
 }
 
+void RemoteSubsystem::emit(HostEvent event) {
+  event.time = std::chrono::system_clock::now();
+  ++event_counts_[static_cast<std::size_t>(event.kind)];
+  events_.on_event(event);
+}
+
 BlockDevice* RemoteSubsystem::device(std::size_t reactor, std::uint32_t nsid) {
   const std::size_t index = index_of(nsid);
   if (reactor >= devices_.size() || index == namespaces_.size()) return nullptr;

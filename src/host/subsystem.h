@@ -194,6 +194,7 @@ class RemoteSubsystem {
   Task<Result<void>> flush_own(std::size_t index, Instant until);
   Task<bool> drained(std::size_t index);
   Task<void> identify_again(const PassthroughPlan& plan);
+  std::vector<std::uint32_t> tell_not_served(const std::vector<std::uint32_t>& active);
   [[nodiscard]] std::vector<std::size_t> reached(Scope scope, std::uint32_t nsid) const;
   [[nodiscard]] Result<void> check_not_stopped(const PassthroughCommand& command) const;
   void cancel_own(OwnRequest& own, int error);
@@ -225,6 +226,8 @@ class RemoteSubsystem {
   Task<std::vector<ReplayLog::Entry>> replay_entries(std::size_t index);
   Task<int> write_again(NamespaceDevice& to, std::vector<ReplayLog::Entry> entries);
 
+  /// Stamps, counts and tells it.
+  void emit(HostEvent event);
   [[nodiscard]] std::size_t index_of(std::uint32_t nsid) const;  // namespaces_.size(): none
 
   ConnectParams params_;
@@ -259,6 +262,7 @@ class RemoteSubsystem {
   std::string last_attempt_;
   std::uint64_t losses_ = 0;
   EventCounts event_counts_{};
+  std::vector<std::uint32_t> not_served_;  // told of
   Instant safe_at_{};  // from then on nothing of associations before is executed
   Signal* waiter_ = nullptr;
   transport::Timer timer_;

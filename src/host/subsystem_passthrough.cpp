@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "host/log.h"
@@ -95,7 +96,10 @@ Task<Result<PassthroughPlan>> RemoteSubsystem::plan(const PassthroughCommand& co
                 .effects = effects,
                 .io_queues = static_cast<std::uint32_t>(association_->queues().size()),
                 .read_only = params_.read_only,
-                .events_needed = association_->info.events_configured});
+                // Warnings and firmware are for people: they may be switched off.
+                .events_needed = association_->info.events_configured &
+                                 (nvme::kOaesNamespaceAttributes | nvme::kOaesAnaChange |
+                                  nvme::kOaesDiscoveryChange)});
   if (planned && command.io) {
     if (auto ok = check_not_stopped(command); !ok) co_return std::unexpected(ok.error());
   }
@@ -376,6 +380,29 @@ Task<void> RemoteSubsystem::identify_again(const PassthroughPlan& plan) {
   std::vector<std::uint32_t> nsids;
   if (plan.identify == Scope::one_namespace) nsids.push_back(plan.sqe.nsid);
   co_await check_namespaces(std::move(nsids));
+  if (!plan.list_changes || !live()) co_return;
+  const auto active = co_await list_namespaces(*association_, params_.admin_timeout);
+  if (!active) co_return;
+  tell_not_served(*active);
+}
+
+/// Each is told once, as long as it is there.
+std::vector<std::uint32_t> RemoteSubsystem::tell_not_served(
+    const std::vector<std::uint32_t>& active) {
+  std::vector<std::uint32_t> not_served;
+  for (const std::uint32_t nsid : active) {
+    if (index_of(nsid) == namespaces_.size()) not_served.push_back(nsid);
+  }
+  HostEvent event{.kind = EventKind::namespaces_not_served};
+  std::ranges::set_difference(not_served, not_served_, std::back_inserter(event.nsids));
+  not_served_ = not_served;
+  if (event.nsids.empty()) return not_served;
+  event.message = fmt::format(
+      "{} has {} namespaces that this connection does not serve: connect "
+      "again to use them",
+      params_.subnqn, event.nsids.size());
+  emit(std::move(event));
+  return not_served;
 }
 
 /// check_namespaces() judges each that is served; what the list says beside that is for the report.
@@ -388,9 +415,7 @@ Task<Result<RescanReport>> RemoteSubsystem::rescan() {
   if (!live()) co_return fail(params_.name + " was lost while it was looked at", ENOTCONN);
   RescanReport report;
   report.active = std::move(*active);
-  for (const std::uint32_t nsid : report.active) {
-    if (index_of(nsid) == namespaces_.size()) report.not_served.push_back(nsid);
-  }
+  report.not_served = tell_not_served(report.active);
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {
     const std::uint32_t nsid = namespaces_[i]->info.nsid;
     if (!std::ranges::binary_search(report.active, nsid)) report.gone.push_back(nsid);

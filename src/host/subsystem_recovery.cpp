@@ -33,6 +33,7 @@ void RemoteSubsystem::take(std::unique_ptr<Association> association) {
   association_->on_namespaces_changed = [this](std::vector<std::uint32_t> nsids) {
     return check_namespaces(std::move(nsids));
   };
+  association_->on_event = [this](HostEvent event) { emit(std::move(event)); };
 }
 
 // ---- the loss ----
@@ -47,6 +48,7 @@ void RemoteSubsystem::begin_loss(const Error& reason) {
   arm_timers();
   cancel_passthrough(nullptr, ENOTCONN);
   events_.on_lost(reason);
+  emit({.kind = EventKind::connection_lost, .message = reason.message});
 }
 
 /// From its loss, or shutdown, to the last of its connections; and what follows for unanswered
@@ -109,8 +111,12 @@ Task<bool> RemoteSubsystem::reconnect() {
     if (!error) co_return true;
     reconnect_.attempt_failed(loops_[0]->now(), error->code == ECONNREFUSED);
     if (stop_asked_ || given_up_) break;
-    if (last_attempt_ != error->message) log(LogLevel::info, error->message);
-    last_attempt_ = error->message;
+    if (last_attempt_ != error->message) {
+      last_attempt_ = error->message;
+      log(LogLevel::info, error->message);
+      emit({.kind = EventKind::attempt_failed, .message = error->message});
+      if (stop_asked_) break;
+    }
     if (final_for_reconnect(*error)) given_up_ = *error;
   }
   co_return false;
@@ -176,6 +182,8 @@ Task<void> RemoteSubsystem::resume_all() {
   for (std::size_t i = 0; i < states_.size(); ++i) begin_replay(i);
   arm_timers();
   events_.on_live_again();
+  emit({.kind = EventKind::connection_live,
+        .message = fmt::format("connected to {} again", params_.subnqn)});
 }
 
 // ---- deadlines ----
@@ -299,9 +307,7 @@ void RemoteSubsystem::judge(std::size_t index, const std::shared_ptr<const Names
 void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fail_now) {
   NamespaceState& s = states_[index];
   const bool was_stopped = !s.stopped.empty();
-  if (s.stopped != why) {
-    log(LogLevel::error, fmt::format("{} is stopped: {}", namespaces_[index]->info.name, why));
-  }
+  const bool news = s.stopped != why;
   s.stopped = std::move(why);
   const auto most = patience();
   if (!was_stopped && most) {
@@ -314,13 +320,18 @@ void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fa
   cancel_passthrough(devices_[0][index].get(), ESTALE);
   if (state_ == State::live || state_ == State::lost) fail_stopped();
   arm_timers();
+  if (!news) return;
+  HostEvent event{.kind = EventKind::namespace_stopped};
+  event.message = fmt::format("{} is stopped: {}", namespaces_[index]->info.name, s.stopped);
+  event.nsids = {namespaces_[index]->info.nsid};
+  log(LogLevel::error, event.message);
+  emit(std::move(event));
 }
 
 void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found) {
   NamespaceState& s = states_[index];
-  if (!s.stopped.empty()) {
-    log(LogLevel::info, fmt::format("{} goes on", namespaces_[index]->info.name));
-  }
+  const bool was_stopped = !s.stopped.empty();
+  const std::uint64_t size_before = namespaces_[index]->info.size_bytes;
   s.stopped.clear();
   s.found.reset();
   s.fails_at = Instant::max();
@@ -340,6 +351,21 @@ void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const 
     devices[index]->resume(found, !wait);
   });
   begin_replay(index);
+  const BlockInfo& now = found->info;
+  if (was_stopped) {
+    HostEvent event{.kind = EventKind::namespace_resumed, .message = now.name + " goes on"};
+    event.nsids = {now.nsid};
+    log(LogLevel::info, event.message);
+    emit(std::move(event));
+  }
+  if (now.size_bytes == size_before) return;
+  HostEvent event{.kind = EventKind::namespace_resized};
+  event.message =
+      fmt::format("{} has {} bytes now, {} before", now.name, now.size_bytes, size_before);
+  event.nsids = {now.nsid};
+  event.size_bytes_before = size_before;
+  event.size_bytes = now.size_bytes;
+  emit(std::move(event));
 }
 
 Result<void> RemoteSubsystem::accept(std::uint32_t nsid) {

@@ -26,7 +26,9 @@ struct Watcher final : host::SubsystemEvents {
     why = reason.message;
   }
   void on_live_again() override { ++again; }
+  void on_event(const host::HostEvent& event) override { events.push_back(event); }
   void on_ended(const Error& reason) override { ended = reason; }
+  std::vector<host::HostEvent> events;
   int live = 0;
   int lost = 0;
   int again = 0;
