@@ -49,9 +49,9 @@ void RemoteSubsystem::stop(bool force) {
   if (state_ == State::idle || state_ == State::ended) return;
   const bool again = std::exchange(stop_asked_, true);
   if (again && (!force || forced_)) return;
+  cancel_passthrough(nullptr, ENOTCONN);
   if (state_ == State::live && !force) {
     state_ = State::stopping;
-    cancel_passthrough(nullptr, ENOTCONN);
     spawn(wind_down());
     return;
   }

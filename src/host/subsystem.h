@@ -197,6 +197,10 @@ class RemoteSubsystem {
   std::vector<std::uint32_t> tell_not_served(const std::vector<std::uint32_t>& active);
   [[nodiscard]] std::vector<std::size_t> reached(Scope scope, std::uint32_t nsid) const;
   [[nodiscard]] Result<void> check_not_stopped(const PassthroughCommand& command) const;
+  /// From where a coroutine waited: there is still the association that there was.
+  [[nodiscard]] bool still(std::uint64_t losses) const {
+    return live() && !stop_asked_ && losses == losses_;
+  }
   void cancel_own(OwnRequest& own, int error);
   /// What passthrough has waiting, nothing of it sent: on one device, or (nullptr) on all.
   void cancel_passthrough(const NamespaceDevice* device, int error);

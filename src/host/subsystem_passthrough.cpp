@@ -130,6 +130,7 @@ Result<void> RemoteSubsystem::check_not_stopped(const PassthroughCommand& comman
 Task<Result<CommandOutcome>> RemoteSubsystem::send(const PassthroughCommand& command,
                                                    const PassthroughPlan& plan) {
   if (plan.quiesce != Scope::none) co_return co_await send_alone(command, plan);
+  const std::uint64_t losses = losses_;
   bool lost = false;
   if (!command.io) co_return co_await send_admin(command, plan, lost);
   const std::size_t index = index_of(plan.sqe.nsid);
@@ -139,13 +140,13 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send(const PassthroughCommand& com
   const UnflushedWrites& unflushed = states_[index].shared->unflushed;
   const bool copies = unflushed.mode() == Unflushed::replay && unflushed.count() != 0;
   if (!outcome || plan.changes == Scope::none || !copies) co_return outcome;
-  const std::uint64_t losses = losses_;
-  auto flushed = co_await flush_own(index, Instant::max());
+  Result<void> flushed = fail("the connection was lost");
+  if (still(losses)) flushed = co_await flush_own(index, Instant::max());
   if (flushed && losses == losses_) co_return outcome;
   co_return fail(
-      fmt::format("{} was executed, but what it changed could not be flushed before {}",
-                  name_of(command),
-                  losses == losses_ ? flushed.error().message : "the connection was lost"),
+      fmt::format("{} was executed, but older copies may come over what it changed "
+                  "(--unflushed=replay): {}",
+                  name_of(command), flushed ? "the connection was lost" : flushed.error().message),
       ECONNRESET);
 }
 
@@ -197,7 +198,7 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_io(NamespaceDevice& device,
   }
   Awaited<PassthroughRequest> r(loop);
   OwnRequest own{.device = &device, .request = &r};
-  if (losses != losses_ || !live()) {
+  if (!still(losses)) {
     own.error = ENOTCONN;
   } else {
     r.sqe = plan.sqe;
@@ -271,20 +272,20 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_alone(const PassthroughComman
   for (const std::size_t i : reached(plan.quiesce, plan.sqe.nsid)) {
     barriers.push_back(std::make_unique<OwnBarrier>(*loops_[0], i));
   }
-  Result<void> still = co_await stand_still(barriers, until);
-  if (still && (losses != losses_ || !live())) {
-    still = fail(params_.name + " is not connected any more", ENOTCONN);
+  Result<void> quiet = co_await stand_still(barriers, until);
+  if (quiet && !still(losses)) {
+    quiet = fail(params_.name + " is not connected any more", ENOTCONN);
   }
   Result<CommandOutcome> outcome = std::unexpected(Error{});
   bool lost = false;
-  if (!still) {
-    outcome = not_sent(command, still.error().message, still.error().code);
+  if (!quiet) {
+    outcome = not_sent(command, quiet.error().message, quiet.error().code);
   } else if (command.io) {
     outcome = co_await send_io(*bare_, command, plan, lost);
   } else {
     outcome = co_await send_admin(command, plan, lost);
   }
-  if (outcome && live() && losses == losses_) co_await identify_again(plan);
+  if (outcome && still(losses)) co_await identify_again(plan);
   const std::vector<std::size_t> changed = reached(plan.changes, plan.sqe.nsid);
   for (const auto& b : barriers) {
     NamespaceDevice& device = *devices_[0][b->index];
@@ -330,6 +331,7 @@ Task<Result<void>> RemoteSubsystem::stand_still(std::vector<std::unique_ptr<OwnB
   if (late) co_return busy();
   if (!all) co_return fail(params_.name + " is not connected any more", ENOTCONN);
   for (const auto& b : barriers) {
+    if (!live() || stop_asked_) break;  // who asked for it sees that
     if (auto ok = co_await flush_own(b->index, until); !ok) co_return ok;
   }
   for (const auto& b : barriers) {
@@ -338,7 +340,7 @@ Task<Result<void>> RemoteSubsystem::stand_still(std::vector<std::unique_ptr<OwnB
   }
   for (const auto& b : barriers) {
     while (!co_await drained(b->index)) {
-      if (!live()) co_return fail(params_.name + " is not connected any more", ENOTCONN);
+      if (!live() || stop_asked_) co_return Result<void>{};  // likewise
       if (loops_[0]->now() >= until) co_return busy();
       co_await sleep(*loops_[0], kDrainPoll);
     }

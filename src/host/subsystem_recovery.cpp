@@ -70,7 +70,9 @@ Task<void> RemoteSubsystem::end_association() {
   }
   if (bare_) bare_->settle_losses(lifts_at);
   if (!stop_asked_) count_unflushed();
-  // Tools' commands have been told by now; let them go before what they use goes.
+  // Tools' commands have been told by now, but for those that wait, or were to be done again; let
+  // them go before what they use goes.
+  cancel_passthrough(nullptr, ENOTCONN);
   co_await tasks_.wait_empty();
   association_.reset();
 }

@@ -244,6 +244,47 @@ TEST_F(PassthroughIo, WhatWaitsForAHoldWhenTheConnectionGoesIsNotSentByTheNextOn
   EXPECT_EQ(writes_seen(), 1u);
 }
 
+TEST_F(PassthroughIo, AForcedEndWaitsForNothingThatWaits) {
+  go();
+  hold_opcode(NvmOpcode::read);
+  std::vector<std::byte> data(10, std::byte{1});
+  Request unaligned;
+  unaligned.op = BlockOp::write;
+  unaligned.offset_bytes = 5 * kBlock + 7;
+  unaligned.length_bytes = data.size();
+  unaligned.data = data.data();
+  host_->device(0, 1)->submit(unaligned);
+  loop.run_for(milliseconds(10));
+  std::vector<Passed*> all;
+  for (int i = 0; i < 20; ++i) all.push_back(&write(5));
+  const Passed& format = pass(admin_command(AdminOpcode::format_nvm, 1));
+  loop.run_for(milliseconds(10));
+  const Instant begin = loop.now();
+  host_->stop(true);
+  ASSERT_TRUE(wait_for([&] { return watcher.ended.has_value(); }, host::kStopTimeMax));
+  EXPECT_LE(loop.now() - begin, host::kStopTimeMax);
+  EXPECT_EQ(format.code(), ENOTCONN);
+  for (const Passed* p : all) EXPECT_EQ(p->code(), ENOTCONN) << p->why();
+}
+
+TEST_F(PassthroughIo, ALossWhileItsWriteIsFlushedEndsIt) {
+  params.unflushed = host::Unflushed::replay;
+  target.id.vwc = nvme::kVwcPresent;
+  go();
+  std::vector<std::byte> data = sim::pattern(kBlock, 1);
+  Request w;
+  submit(w, BlockOp::write, 4, data);
+  ASSERT_TRUE(wait_for([&] { return w.done(); }));
+  hold_opcode(NvmOpcode::flush);
+  const Passed& p = write(4);
+  ASSERT_TRUE(wait_for([&] { return !held.empty(); }));
+  target.intercept = {};
+  kill_target();
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }, seconds(5)));
+  EXPECT_EQ(p.code(), ECONNRESET);
+  EXPECT_THAT(p.why(), HasSubstr("older copies may come over"));
+}
+
 TEST_F(PassthroughIo, AFormatFindsNobodyAndIsLookedAtBeforeAnybodyGoesOn) {
   params.nr_io_queues = 2;
   go(2);
