@@ -6,26 +6,14 @@
 #include <utility>
 
 #include "nvme/address.h"
+#include "nvme/json_document.h"
 
 namespace nvmf::nvme {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-/// nvme-cli 2.3 hands 32-bit fields to json-c as int: those from 2^31 on come out negative. Scripts
-/// that read its output expect those values.
-std::int32_t as_int(std::uint32_t value) {
-  return static_cast<std::int32_t>(value);
-}
-
 std::string padded(std::string text, std::size_t width) {
   text.resize(std::max(width, text.size()), ' ');
   return text;
-}
-
-std::string dump(const Json& json) {
-  // A peer's text need not be UTF-8: replaced rather than thrown about.
-  return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
 Json power_state(const PowerState& ps) {
@@ -133,6 +121,10 @@ void add_io(Json& root, const IdentifyController& id) {
 }
 
 }  // namespace
+
+std::string dump(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
 
 std::string to_json(const IdentifyController& id) {
   Json root = Json::object();

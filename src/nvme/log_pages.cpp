@@ -113,6 +113,9 @@ void discovery_entry_fields(const Visitor& v, Entry& e) {
   v.text(256, 256, '\0', e.subnqn);
   v.text(512, 256, ' ', e.traddr);
   v(768, e.sectype);
+  v(769, e.rdma_prtype);
+  v(770, e.rdma_cms);
+  v(776, e.rdma_pkey);
 }
 
 Result<AnaGroup> decode_ana_group(std::span<const std::byte> in) {

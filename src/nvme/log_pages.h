@@ -251,10 +251,15 @@ struct DiscoveryEntry {
   std::uint16_t cntlid = 0xffff;
   std::uint16_t asqsz = 32;
   std::uint16_t eflags = 0;
-  std::string trsvcid;       // without padding, at most 32 characters
-  std::string subnqn;        // at most 223
-  std::string traddr;        // at most 256
-  std::uint8_t sectype = 0;  // TSAS of TCP; the rest of TSAS is not kept
+  std::string trsvcid;  // without padding, at most 32 characters
+  std::string subnqn;   // at most 223
+  std::string traddr;   // at most 256
+  // TSAS. SECTYPE of TCP is its first byte, as is the queue pair service type of RDMA. The others
+  // are RDMA's; of TCP they are reserved. The rest of TSAS is not kept.
+  std::uint8_t sectype = 0;
+  std::uint8_t rdma_prtype = 0;
+  std::uint8_t rdma_cms = 0;
+  std::uint16_t rdma_pkey = 0;
 
   void encode(std::span<std::byte, kDiscoveryEntryBytes> out) const;
   static DiscoveryEntry decode(std::span<const std::byte> in);

@@ -3,9 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <string_view>
+#include <utility>
 
 #include "nvme/address.h"
+#include "nvme/hex_dump.h"
+#include "nvme/print_identify_flags.h"
 #include "nvme/print_lines.h"
 #include "nvme/text.h"
 
@@ -49,7 +54,7 @@ void print_power_state(Lines& out, std::size_t number, const PowerState& ps) {
   out.raw("            active_power_workload:{}\n", workload_text(ps.apws & 7u));
 }
 
-void print_capabilities(Lines& out, const IdentifyController& id) {
+void print_capabilities(Fields& out, const IdentifyController& id) {
   out.hex("vid", id.vid);
   out.hex("ssvid", id.ssvid);
   out.padded("sn", id.sn, 20);
@@ -57,57 +62,59 @@ void print_capabilities(Lines& out, const IdentifyController& id) {
   out.padded("fr", id.fr, 8);
   out.dec("rab", id.rab);
   out.text("ieee", fmt::format("{:06x}", id.ieee));
-  out.hex("cmic", id.cmic);
+  out.hex("cmic", id.cmic, explain_cmic);
   out.dec("mdts", id.mdts);
   out.hex("cntlid", id.cntlid);
   out.hex("ver", id.ver);
   out.hex("rtd3r", id.rtd3r);
   out.hex("rtd3e", id.rtd3e);
-  out.hex("oaes", id.oaes);
-  out.hex("ctratt", id.ctratt);
+  out.hex("oaes", id.oaes, explain_oaes);
+  out.hex("ctratt", id.ctratt, explain_ctratt);
   out.hex("rrls", id.rrls);
-  out.dec("cntrltype", static_cast<unsigned>(id.cntrltype));
+  out.dec("cntrltype", std::to_underlying(id.cntrltype), explain_cntrltype);
   out.text("fguid", format_uuid(id.fguid));
   out.dec("crdt1", id.crdt1);
   out.dec("crdt2", id.crdt2);
   out.dec("crdt3", id.crdt3);
-  out.dec("nvmsr", id.nvmsr);
-  out.dec("vwci", id.vwci);
-  out.dec("mec", id.mec);
+  out.dec("nvmsr", id.nvmsr, explain_nvmsr);
+  out.dec("vwci", id.vwci, explain_vwci);
+  out.dec("mec", id.mec, explain_mec);
 }
 
-void print_admin(Lines& out, const IdentifyController& id) {
-  out.hex("oacs", id.oacs);
+void print_admin(Fields& out, const IdentifyController& id) {
+  out.hex("oacs", id.oacs, explain_oacs);
   out.dec("acl", id.acl);
   out.dec("aerl", id.aerl);
-  out.hex("frmw", id.frmw);
-  out.hex("lpa", id.lpa);
-  out.dec("elpe", id.elpe);
-  out.dec("npss", id.npss);
-  out.hex("avscc", id.avscc);
-  out.hex("apsta", id.apsta);
-  out.dec("wctemp", id.wctemp);
-  out.dec("cctemp", id.cctemp);
+  out.hex("frmw", id.frmw, explain_frmw);
+  out.hex("lpa", id.lpa, explain_lpa);
+  out.dec("elpe", id.elpe, explain_elpe);
+  out.dec("npss", id.npss, explain_npss);
+  out.hex("avscc", id.avscc, explain_avscc);
+  out.hex("apsta", id.apsta, explain_apsta);
+  out.dec("wctemp", id.wctemp, explain_wctemp);
+  out.dec("cctemp", id.cctemp, explain_cctemp);
   out.dec("mtfa", id.mtfa);
   out.dec("hmpre", as_printed(id.hmpre));
   out.dec("hmmin", as_printed(id.hmmin));
   out.text("tnvmcap", id.tnvmcap.to_string());
+  if (out.human()) explain_tnvmcap(out, id.tnvmcap);
   out.text("unvmcap", id.unvmcap.to_string());
-  out.hex("rpmbs", id.rpmbs);
+  if (out.human()) explain_unvmcap(out, id.unvmcap);
+  out.hex("rpmbs", id.rpmbs, explain_rpmbs);
   out.dec("edstt", id.edstt);
   out.dec("dsto", id.dsto);
   out.dec("fwug", id.fwug);
   out.dec("kas", id.kas);
-  out.hex("hctma", id.hctma);
-  out.dec("mntmt", id.mntmt);
-  out.dec("mxtmt", id.mxtmt);
-  out.hex("sanicap", id.sanicap);
+  out.hex("hctma", id.hctma, explain_hctma);
+  out.dec("mntmt", id.mntmt, explain_mntmt);
+  out.dec("mxtmt", id.mxtmt, explain_mxtmt);
+  out.hex("sanicap", id.sanicap, explain_sanicap);
   out.dec("hmminds", id.hmminds);
   out.dec("hmmaxd", id.hmmaxd);
   out.dec("nsetidmax", id.nsetidmax);
   out.dec("endgidmax", id.endgidmax);
   out.dec("anatt", id.anatt);
-  out.dec("anacap", id.anacap);
+  out.dec("anacap", id.anacap, explain_anacap);
   out.dec("anagrpmax", id.anagrpmax);
   out.dec("nanagrpid", id.nanagrpid);
   out.dec("pels", id.pels);
@@ -115,22 +122,22 @@ void print_admin(Lines& out, const IdentifyController& id) {
   out.text("megcap", id.megcap.to_string());
 }
 
-void print_io(Lines& out, const IdentifyController& id) {
-  out.hex("sqes", id.sqes);
-  out.hex("cqes", id.cqes);
+void print_io(Fields& out, const IdentifyController& id) {
+  out.hex("sqes", id.sqes, explain_sqes);
+  out.hex("cqes", id.cqes, explain_cqes);
   out.dec("maxcmd", id.maxcmd);
   out.dec("nn", as_printed(id.nn));
-  out.hex("oncs", id.oncs);
-  out.hex("fuses", id.fuses);
-  out.hex("fna", id.fna);
-  out.hex("vwc", id.vwc);
+  out.hex("oncs", id.oncs, explain_oncs);
+  out.hex("fuses", id.fuses, explain_fuses);
+  out.hex("fna", id.fna, explain_fna);
+  out.hex("vwc", id.vwc, explain_vwc);
   out.dec("awun", id.awun);
   out.dec("awupf", id.awupf);
-  out.dec("icsvscc", id.icsvscc);
-  out.dec("nwpc", id.nwpc);
+  out.dec("icsvscc", id.icsvscc, explain_icsvscc);
+  out.dec("nwpc", id.nwpc, explain_nwpc);
   out.dec("acwu", id.acwu);
-  out.hex("ocfs", id.ocfs);
-  out.hex("sgls", id.sgls);
+  out.hex("ocfs", id.ocfs, explain_ocfs);
+  out.hex("sgls", id.sgls, explain_sgls);
   out.dec("mnan", id.mnan);
   out.text("maxdna", id.maxdna.to_string());
   out.dec("maxcna", id.maxcna);
@@ -138,15 +145,35 @@ void print_io(Lines& out, const IdentifyController& id) {
   out.dec("ioccsz", id.ioccsz);
   out.dec("iorcsz", id.iorcsz);
   out.dec("icdoff", id.icdoff);
-  out.hex("fcatt", id.fcatt);
+  out.hex("fcatt", id.fcatt, explain_fcatt);
   out.dec("msdbd", id.msdbd);
-  out.dec("ofcs", id.ofcs);
+  out.dec("ofcs", id.ofcs, explain_ofcs);
+}
+
+// Bytes of a block, whatever LBADS says: 0 where 64 bits don't hold them.
+std::uint64_t block_bytes(std::uint8_t lbads) {
+  return lbads < 64 ? std::uint64_t{1} << lbads : 0;
+}
+
+void print_format(Fields& out, std::size_t index, const LbaFormat& format, bool in_use) {
+  constexpr std::array<std::string_view, 4> kPerformance = {"Best", "Better", "Good", "Degraded"};
+  const std::string_view mark = in_use ? "(in use)" : "";
+  if (!out.human()) {
+    out.raw("lbaf {:>2} : ms:{:<3} lbads:{:<2} rp:{} {}\n", index, format.ms, format.lbads,
+            c_hex(format.rp), mark);
+    return;
+  }
+  out.raw(
+      "LBA Format {:>2} : Metadata Size: {:<3} bytes - Data Size: {:<2} bytes - Relative "
+      "Performance: {} {} {}\n",
+      index, format.ms, block_bytes(format.lbads), c_hex(format.rp),
+      format.rp < kPerformance.size() ? kPerformance[format.rp] : kPerformance[0], mark);
 }
 
 }  // namespace
 
-std::string print(const IdentifyController& id) {
-  Lines out(10);
+std::string print(const IdentifyController& id, Detail detail) {
+  Fields out(10, detail == Detail::human);
   out.raw("NVME Identify Controller:\n");
   print_capabilities(out, id);
   print_admin(out, id);
@@ -156,22 +183,22 @@ std::string print(const IdentifyController& id) {
   return out.take();
 }
 
-std::string print(const IdentifyNamespace& id, std::uint32_t nsid) {
-  Lines out(8);
+std::string print(const IdentifyNamespace& id, std::uint32_t nsid, Detail detail) {
+  Fields out(8, detail == Detail::human);
   out.raw("NVME Identify Namespace {}:\n", nsid);
   out.hex("nsze", id.nsze);
   out.hex("ncap", id.ncap);
   out.hex("nuse", id.nuse);
-  out.hex("nsfeat", id.nsfeat);
+  out.hex("nsfeat", id.nsfeat, explain_nsfeat);
   out.dec("nlbaf", id.nlbaf);
-  out.hex("flbas", id.flbas);
-  out.hex("mc", id.mc);
-  out.hex("dpc", id.dpc);
-  out.hex("dps", id.dps);
-  out.hex("nmic", id.nmic);
-  out.hex("rescap", id.rescap);
-  out.hex("fpi", id.fpi);
-  out.dec("dlfeat", id.dlfeat);
+  out.hex("flbas", id.flbas, explain_flbas);
+  out.hex("mc", id.mc, explain_mc);
+  out.hex("dpc", id.dpc, explain_dpc);
+  out.hex("dps", id.dps, explain_dps);
+  out.hex("nmic", id.nmic, explain_nmic);
+  out.hex("rescap", id.rescap, explain_rescap);
+  out.hex("fpi", id.fpi, explain_fpi);
+  out.dec("dlfeat", id.dlfeat, explain_dlfeat);
   out.dec("nawun", id.nawun);
   out.dec("nawupf", id.nawupf);
   out.dec("nacwu", id.nacwu);
@@ -199,11 +226,18 @@ std::string print(const IdentifyNamespace& id, std::uint32_t nsid) {
   out.text("eui64", format_hex(id.eui64));
   const std::size_t formats = std::min<std::size_t>(id.nlbaf + id.nulbaf + 1u, kLbaFormats);
   for (std::size_t i = 0; i < formats; ++i) {
-    const LbaFormat& format = id.lbaf[i];
-    out.raw("lbaf {:>2} : ms:{:<3} lbads:{:<2} rp:{} {}\n", i, format.ms, format.lbads,
-            c_hex(format.rp), i == id.format_index() ? "(in use)" : "");
+    print_format(out, i, id.lbaf[i], i == id.format_index());
   }
   return out.take();
+}
+
+std::string print_vendor_specific(const IdentifyController& id) {
+  return "vs[]:\n" + hex_dump(id.vs);
+}
+
+std::string print_vendor_specific(const IdentifyNamespace& id) {
+  constexpr std::size_t kLbstmBytes = 8;
+  return "vs[]:\n" + hex_dump(std::span(id.vs).subspan(kLbstmBytes));
 }
 
 }  // namespace nvmf::nvme

@@ -13,8 +13,12 @@ namespace nvmf::nvme {
 enum class Detail : std::uint8_t { brief, human };
 
 /// `nvme id-ctrl`.
-std::string print(const IdentifyController& id);
+std::string print(const IdentifyController& id, Detail detail = Detail::brief);
 /// `nvme id-ns`.
-std::string print(const IdentifyNamespace& id, std::uint32_t nsid);
+std::string print(const IdentifyNamespace& id, std::uint32_t nsid, Detail detail = Detail::brief);
+/// What `--vendor-specific` puts behind either: a heading and a hex dump of the vendor's bytes. Of
+/// a namespace 2.3 leaves out the first eight (an older place of LBSTM), and so does this.
+std::string print_vendor_specific(const IdentifyController& id);
+std::string print_vendor_specific(const IdentifyNamespace& id);
 
 }  // namespace nvmf::nvme
