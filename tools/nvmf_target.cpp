@@ -73,11 +73,14 @@ void read_config_file(const std::string& path, ConfigFile& wanted) {
   }
   auto subsystems = std::move(wanted.target.subsystems);
   auto listen = std::move(wanted.listen);
+  auto referrals = std::move(wanted.target.referrals);
   wanted = std::move(*parsed);
   wanted.target.subsystems.insert(wanted.target.subsystems.begin(),
                                   std::make_move_iterator(subsystems.begin()),
                                   std::make_move_iterator(subsystems.end()));
   wanted.listen.insert(wanted.listen.begin(), listen.begin(), listen.end());
+  auto& all = wanted.target.referrals;
+  all.insert(all.begin(), referrals.begin(), referrals.end());
 }
 
 nvmf::controller::SubsystemConfig& last_subsystem(ConfigFile& wanted, const char* option) {
@@ -120,6 +123,13 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
   ordered(
       "--host", "NQN", "Allow this host to connect; without any, every host may",
       [&wanted](const std::string& nqn) { last_subsystem(wanted, "--host").hosts.push_back(nqn); });
+  ordered("--referral", "ADDRESS",
+          "Refer hosts to the discovery service at tcp://ADDR:PORT; may be repeated",
+          [&wanted](const std::string& text) {
+            auto parsed = nvmf::controller::parse_referral(text);
+            if (!parsed) throw CLI::ValidationError(parsed.error().message);
+            wanted.target.referrals.push_back(std::move(*parsed));
+          });
   ordered("--config", "FILE", "Read subsystems, addresses and limits from a JSON file",
           [&wanted](const std::string& path) { read_config_file(path, wanted); });
 }
@@ -179,7 +189,8 @@ std::optional<int> parse_arguments(int argc, char** argv, Wanted& wanted) {
     if (wanted.listen.empty()) {
       throw CLI::ValidationError("Give at least one --listen ADDR:PORT, such as 127.0.0.1:4420");
     }
-    if (target.subsystems.empty()) {
+    // Without one it can still refer, and be given some by ctl.
+    if (target.subsystems.empty() && target.referrals.empty() && wanted.control.empty()) {
       throw CLI::ValidationError("Give at least one --subsystem NQN with a --namespace after it");
     }
     if (auto checked = nvmf::controller::check_config(target); !checked) {

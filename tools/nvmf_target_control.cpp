@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "controller/config.h"
 #include "controller/faults.h"
@@ -58,6 +60,16 @@ class Args {
     std::string value = found->is_string() ? found->get<std::string>() : std::string();
     left_.erase(key);
     return value;
+  }
+  std::vector<std::string> texts(const char* key) {
+    const auto found = left_.find(key);
+    if (found == left_.end()) return {};
+    std::vector<std::string> values;
+    const bool list = found->is_array() && std::ranges::all_of(*found, &json::is_string);
+    if (list) values = found->get<std::vector<std::string>>();
+    if (!list) mistake({fmt::format("\"{}\" is not a list of strings", key), EINVAL});
+    left_.erase(key);
+    return values;
   }
   std::optional<Duration> lasts() {
     const auto ms = number("ms", kMsMax);
@@ -342,6 +354,47 @@ Reply ns_change(Target& target, Args& args, std::string_view verb) {
   return json::object();
 }
 
+// ---- subsystems, hosts, referrals
+
+Reply done(const Result<void>& result) {
+  if (!result) return std::unexpected(result.error());
+  return json::object();
+}
+
+Reply subsystem_add(Target& target, Args& args) {
+  controller::SubsystemConfig config;
+  config.nqn = args.text("nqn");
+  config.serial = args.text("serial");
+  config.hosts = args.texts("hosts");
+  for (const std::string& text : args.texts("namespaces")) {
+    auto spec = controller::NamespaceConfig::parse(text);
+    if (!spec) return std::unexpected(spec.error());
+    config.namespaces.push_back(std::move(*spec));
+  }
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return done(target.add_subsystem(config));
+}
+
+Reply subsystem_remove(Target& target, Args& args) {
+  const std::string nqn = args.text("nqn");
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return done(target.remove_subsystem(nqn));
+}
+
+Reply change_host(Target& target, Args& args, bool allow) {
+  const std::string nqn = args.subsystem();
+  const std::string hostnqn = args.text("hostnqn");
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return done(allow ? target.allow_host(nqn, hostnqn) : target.disallow_host(nqn, hostnqn));
+}
+
+Reply change_referral(Target& target, Args& args, bool add) {
+  const auto at = controller::parse_referral(args.text("at"));
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  if (!at) return std::unexpected(at.error());
+  return done(add ? target.add_referral(*at) : target.remove_referral(*at));
+}
+
 }  // namespace
 
 void add_target_verbs(control::Server& server, Target& target) {
@@ -374,6 +427,14 @@ void add_target_verbs(control::Server& server, Target& target) {
   add("ns-add", ns_add);
   for (const char* verb : {"ns-remove", "ns-resize", "ns-swap"}) {
     add(verb, [verb](Target& t, Args& args) { return ns_change(t, args, verb); });
+  }
+  add("subsystem-add", subsystem_add);
+  add("subsystem-remove", subsystem_remove);
+  for (const bool yes : {true, false}) {
+    add(yes ? "allow-host" : "disallow-host",
+        [yes](Target& t, Args& args) { return change_host(t, args, yes); });
+    add(yes ? "referral-add" : "referral-remove",
+        [yes](Target& t, Args& args) { return change_referral(t, args, yes); });
   }
   add("show", [](Target& t, Args& args) -> Reply {
     if (auto good = args.finish(); !good) return std::unexpected(good.error());

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "controller/config.h"
 #include "nvmf_target_control.h"
@@ -110,6 +111,19 @@ class Verb {
     text_option(name, type, std::move(act), help)->required(required);
     return *this;
   }
+  /// One that may be repeated; each value is a word of the list `key`.
+  Verb& list(const char* name, const char* key, const char* type, const char* help,
+             std::function<std::string(const std::string&)> read) {
+    app_.add_option_function<std::vector<std::string>>(
+            name,
+            [this, key, read = std::move(read)](const std::vector<std::string>& texts) {
+              for (const std::string& text : texts) args_[key].push_back(read(text));
+            },
+            help)
+        ->type_name(type)
+        ->allow_extra_args(false);
+    return *this;
+  }
   Verb& flag(const char* name, const char* key, const char* help) {
     app_.add_flag_callback(name, [this, key] { args_[key] = true; }, help);
     return *this;
@@ -139,15 +153,20 @@ class Verb {
         [this](const std::string& text) { args_["status"] = parse_status(text); }, required);
     return flag("--dnr", "dnr", "With Do Not Retry");
   }
+  static std::string read_spec(const std::string& text) {
+    auto good = controller::NamespaceConfig::parse(text);
+    if (!good) throw CLI::ValidationError(good.error().message);
+    return absolute(text, *good);
+  }
   Verb& spec() {
     return words(
         "namespace", "SPEC", "memory:SIZE or file:PATH, as for --namespace",
-        [this](const std::string& text) {
-          auto good = controller::NamespaceConfig::parse(text);
-          if (!good) throw CLI::ValidationError(good.error().message);
-          args_["namespace"] = absolute(text, *good);
-        },
-        true);
+        [this](const std::string& text) { args_["namespace"] = read_spec(text); }, true);
+  }
+  /// An operand, sent as it is.
+  Verb& operand(const char* name, const char* key, const char* type, const char* help) {
+    return words(
+        name, type, help, [this, key](const std::string& text) { args_[key] = text; }, true);
   }
   Verb& limits() {
     number("--max-queues", "max_queues", "N", 0xffff, "I/O queues of a controller from then on");
@@ -172,6 +191,7 @@ class Verbs {
     add_at_once();
     add_standing();
     add_namespaces();
+    add_subsystems();
     add("show", "Print what is wrong on demand, connections, controllers and counters, as JSON");
     add("clear", "End every standing fault; commands that wait are executed");
   }
@@ -288,6 +308,37 @@ class Verbs {
             },
             true)
         .subsystem();
+  }
+
+  void add_subsystems() {
+    const auto same = [](const std::string& text) { return text; };
+    add("subsystem-add", "Add a subsystem; discovery tells the hosts that may use it")
+        .operand("nqn", "nqn", "NQN", "Its name")
+        .list("--namespace", "namespaces", "SPEC", "As for nvmf-target; may be repeated",
+              &Verb::read_spec)
+        .list("--host", "hosts", "HOSTNQN", "Allow this host only; may be repeated", same)
+        .words("--serial", "TEXT", "Its serial number",
+               [this](const std::string& text) { args_["serial"] = text; });
+    add("subsystem-remove", "Remove a subsystem: end its controllers, free its namespaces")
+        .operand("nqn", "nqn", "NQN", "Its name");
+    add("allow-host", "Allow a host to use a subsystem that not every host may use")
+        .operand("hostnqn", "hostnqn", "HOSTNQN", "The host")
+        .subsystem();
+    add("disallow-host", "Allow it no more, and end its controllers")
+        .operand("hostnqn", "hostnqn", "HOSTNQN", "The host")
+        .subsystem();
+    for (const bool more : {true, false}) {
+      add(more ? "referral-add" : "referral-remove",
+          more ? "Refer hosts to another discovery service" : "Do not refer to it any more")
+          .words(
+              "address", "ADDRESS", "tcp://ADDR:PORT",
+              [this](const std::string& text) {
+                const auto at = controller::parse_referral(text);
+                if (!at) throw CLI::ValidationError(at.error().message);
+                args_["at"] = text;
+              },
+              true);
+    }
   }
 
   void parse_lba(const std::string& text) {

@@ -27,6 +27,28 @@ Result<void> check_serial(const std::string& serial, const std::string& nqn) {
               EINVAL);
 }
 
+bool digits_below_256(std::string_view text) {
+  unsigned value = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc{} && rest == text.data() + text.size() && text.size() <= 3 &&
+         value <= 255;
+}
+
+bool numeric_address(std::string_view host) {
+  if (host.find(':') != std::string_view::npos) {
+    return host.find_first_not_of("0123456789abcdefABCDEF:.") == std::string_view::npos;
+  }
+  for (int part = 0; part < 4; ++part) {
+    const auto dot = host.find('.');
+    if ((dot == std::string_view::npos) != (part == 3)) return false;
+    if (!digits_below_256(host.substr(0, dot))) return false;
+    host.remove_prefix(dot == std::string_view::npos ? host.size() : dot + 1);
+  }
+  return true;
+}
+
+}  // namespace
+
 Result<void> check_subsystem(const SubsystemConfig& subsystem) {
   if (auto good = nvme::check_nqn(subsystem.nqn); !good) return good;
   if (subsystem.nqn == nvme::kDiscoveryNqn) {
@@ -40,6 +62,11 @@ Result<void> check_subsystem(const SubsystemConfig& subsystem) {
                             subsystem.nqn, subsystem.namespaces.size(), kNamespacesMax),
                 EINVAL);
   }
+  if (subsystem.hosts.size() > kHostsMax) {
+    return fail(fmt::format("The subsystem {} allows {} hosts; at most {} are possible",
+                            subsystem.nqn, subsystem.hosts.size(), kHostsMax),
+                EINVAL);
+  }
   for (const std::string& host : subsystem.hosts) {
     if (!nvme::usable_nqn(host)) {
       return fail(fmt::format("'{}' is no host NQN (allowed host of {}): it must be 1 to {} bytes "
@@ -51,7 +78,20 @@ Result<void> check_subsystem(const SubsystemConfig& subsystem) {
   return check_serial(subsystem.serial, subsystem.nqn);
 }
 
-}  // namespace
+Result<nvme::HostPort> parse_referral(std::string_view text) {
+  std::string_view rest = text;
+  constexpr std::string_view kScheme = "tcp://";
+  if (rest.starts_with(kScheme)) rest.remove_prefix(kScheme.size());
+  auto at = nvme::HostPort::parse(rest, nvme::kDefaultDiscoveryPort);
+  if (at && at->host == "localhost") at->host = "127.0.0.1";
+  if (!at || at->port == 0 || !numeric_address(at->host)) {
+    return fail(fmt::format("'{}' is no discovery service to refer to: give tcp://ADDR:PORT with a "
+                            "numeric address, such as tcp://192.0.2.1:8009",
+                            nvme::printable(std::string(text))),
+                EINVAL);
+  }
+  return at;
+}
 
 Result<std::uint64_t> parse_size(std::string_view text) {
   std::uint64_t value = 0;
@@ -155,6 +195,11 @@ Result<void> check_config(const TargetConfig& config) {
   if (config.subsystems.size() > kSubsystemsMax) {
     return fail(fmt::format("{} subsystems are too many; at most {} are possible",
                             config.subsystems.size(), kSubsystemsMax),
+                EINVAL);
+  }
+  if (config.referrals.size() > kReferralsMax) {
+    return fail(fmt::format("{} referrals are too many; at most {} are possible",
+                            config.referrals.size(), kReferralsMax),
                 EINVAL);
   }
   std::set<std::string_view> names;

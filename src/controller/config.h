@@ -50,8 +50,13 @@ struct SubsystemConfig {
   std::string serial;                       // at most 20 printable characters; empty: from the NQN
 };
 
+/// "tcp://ADDR:PORT", "ADDR:PORT" or "ADDR" (port 8009) of a discovery service to refer hosts to;
+/// the address must be numeric, for hosts look nothing up.
+Result<nvme::HostPort> parse_referral(std::string_view text);
+
 struct TargetConfig {
   std::vector<SubsystemConfig> subsystems;
+  std::vector<nvme::HostPort> referrals;                    // other discovery services
   std::uint32_t max_queues = kIoQueuesDefault;              // I/O queues of a controller
   std::uint32_t queue_entries = kQueueEntriesDefault;       // of an I/O queue: CAP.MQES + 1
   std::uint32_t in_capsule_bytes = kInCapsuleBytesDefault;  // of an I/O command; 0: none
@@ -67,7 +72,8 @@ struct TargetConfig {
   std::function<void(const std::string&)> log;  // a line per connect and end; may be empty
 };
 
-/// The error is one sentence that names the value and what would be allowed.
+/// The errors are one sentence that names the value and what would be allowed.
+Result<void> check_subsystem(const SubsystemConfig& subsystem);
 Result<void> check_config(const TargetConfig& config);
 
 /// A configuration file: the target and where it listens.
@@ -75,7 +81,8 @@ struct ConfigFile {
   TargetConfig target;
   std::vector<nvme::HostPort> listen;
 };
-/// {"listen": ["ADDR:PORT", …], "max_queues": n, "queue_size": n, "in_capsule": n, "cqt": ms,
+/// {"listen": ["ADDR:PORT", …], "referrals": ["tcp://ADDR:PORT", …], "max_queues": n, "queue_size":
+/// n, "in_capsule": n, "cqt": ms,
 ///  "subsystems": [{"nqn": "…", "serial": "…", "hosts": ["…"],
 ///                  "namespaces": ["memory:1G", "file:PATH,block=4096"]}]}
 /// Unknown keys are errors, so that a misspelt one is not silently without effect.

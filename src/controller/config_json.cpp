@@ -71,6 +71,16 @@ Result<void> read_list(const std::string& key, const json& value, ConfigFile& fi
     }
     return {};
   }
+  if (key == "referrals") {
+    const auto texts = strings(value, "\"referrals\"");
+    if (!texts) return std::unexpected(texts.error());
+    for (const std::string& text : *texts) {
+      auto parsed = parse_referral(text);
+      if (!parsed) return std::unexpected(std::move(parsed.error()));
+      file.target.referrals.push_back(std::move(*parsed));
+    }
+    return {};
+  }
   if (!value.is_array()) return std::unexpected(wrong("\"subsystems\"", "a list"));
   for (const json& item : value) {
     auto subsystem = subsystem_of(item);
@@ -114,13 +124,13 @@ Result<ConfigFile> parse_config(std::string_view text) {
   ConfigFile file;
   for (const auto& [key, value] : root.items()) {
     Result<void> done;
-    if (key == "listen" || key == "subsystems") {
+    if (key == "listen" || key == "subsystems" || key == "referrals") {
       done = read_list(key, value, file);
     } else if (key == "max_queues" || key == "queue_size" || key == "in_capsule" || key == "cqt") {
       done = read_limit(key, value, file.target);
     } else {
       done = std::unexpected(wrong("a key",
-                                   "listen, subsystems, max_queues, queue_size, "
+                                   "listen, subsystems, referrals, max_queues, queue_size, "
                                    "in_capsule or cqt, not \"" +
                                        key + "\""));
     }

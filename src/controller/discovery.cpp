@@ -1,6 +1,9 @@
 #include "controller/discovery.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <span>
 #include <string_view>
 
@@ -19,7 +22,44 @@ std::string without_mapping(std::string host) {
   return host;
 }
 
+nvme::AddressFamily family_of(const std::string& address) {
+  return address.find(':') == std::string::npos ? nvme::AddressFamily::ipv4
+                                                : nvme::AddressFamily::ipv6;
+}
+
+void append(std::vector<std::byte>& page, const nvme::DiscoveryEntry& entry) {
+  page.resize(page.size() + nvme::kDiscoveryEntryBytes);
+  entry.encode(std::span(page).last<nvme::kDiscoveryEntryBytes>());
+}
+
 }  // namespace
+
+Result<void> DiscoveryService::add_referral(const nvme::HostPort& at) {
+  if (std::ranges::find(referrals_, at, &Referral::at) != referrals_.end()) {
+    return fail(fmt::format("There is a referral to {} already", at.to_string()), EEXIST);
+  }
+  if (referrals_.size() >= kReferralsMax) {
+    return fail(fmt::format("There are {} referrals; no more are possible", referrals_.size()),
+                ENOSPC);
+  }
+  std::uint16_t number = 1;
+  while (std::ranges::find(referrals_, number, &Referral::number) != referrals_.end()) ++number;
+  referrals_.push_back({at, number});
+  return {};
+}
+
+Result<void> DiscoveryService::remove_referral(const nvme::HostPort& at) {
+  if (std::erase_if(referrals_, [&at](const Referral& one) { return one.at == at; }) == 0) {
+    return fail(fmt::format("There is no referral to {}", at.to_string()), ENOENT);
+  }
+  return {};
+}
+
+std::vector<nvme::HostPort> DiscoveryService::referrals() const {
+  std::vector<nvme::HostPort> all;
+  for (const Referral& one : referrals_) all.push_back(one.at);
+  return all;
+}
 
 std::vector<std::byte> DiscoveryService::log_page(const std::string& hostnqn,
                                                   const std::string& local,
@@ -31,8 +71,7 @@ std::vector<std::byte> DiscoveryService::log_page(const std::string& hostnqn,
   if (const auto address = nvme::HostPort::parse(local)) {
     nvme::DiscoveryEntry entry;
     entry.traddr = without_mapping(address->host);
-    entry.adrfam = entry.traddr.find(':') == std::string::npos ? nvme::AddressFamily::ipv4
-                                                               : nvme::AddressFamily::ipv6;
+    entry.adrfam = family_of(entry.traddr);
     entry.trsvcid = std::to_string(address->port);
     entry.treq = nvme::kTreqSecureNotRequired | nvme::kTreqSqFlowControlOff;
     entry.portid = port_id;
@@ -40,11 +79,21 @@ std::vector<std::byte> DiscoveryService::log_page(const std::string& hostnqn,
     for (const auto& subsystem : subsystems_) {
       if (!subsystem->allows(hostnqn)) continue;
       entry.subnqn = subsystem->nqn();
-      page.resize(page.size() + nvme::kDiscoveryEntryBytes);
-      entry.encode(std::span(page).last<nvme::kDiscoveryEntryBytes>());
-      ++header.numrec;
+      append(page, entry);
     }
   }
+  for (const Referral& referral : referrals_) {
+    nvme::DiscoveryEntry entry;
+    entry.subtype = nvme::SubsystemType::referral;
+    entry.traddr = referral.at.host;
+    entry.adrfam = family_of(entry.traddr);
+    entry.trsvcid = std::to_string(referral.at.port);
+    entry.treq = nvme::kTreqSecureNotSpecified;  // it is not ours: nor is what it can do known
+    entry.portid = referral.number;
+    entry.subnqn = nvme::kDiscoveryNqn;
+    append(page, entry);
+  }
+  header.numrec = page.size() / nvme::kDiscoveryEntryBytes - 1;
   header.encode(std::span(page).first<nvme::kDiscoveryHeaderBytes>());
   return page;
 }

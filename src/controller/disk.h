@@ -40,6 +40,9 @@ class Disk {
   [[nodiscard]] virtual bool read_only() const = 0;
   /// Whether writes may be lost on power failure before a flush (VWC).
   [[nodiscard]] virtual bool volatile_cache() const = 0;
+  /// Nothing is under way that no caller waits for: it may be destroyed when its last caller has
+  /// gone.
+  [[nodiscard]] virtual bool idle() const { return true; }
   /// Completion may come inside submit().
   virtual void submit(DiskOp& op) = 0;
 

@@ -166,7 +166,7 @@ class Faults {
 
   [[nodiscard]] const FaultCounters& counters() const { return counters_; }
   /// {"faults": […], "counters": {…}, "ghosts": n, "listening": b, "connections": […],
-  ///  "controllers": […], "subsystems": […]}
+  ///  "controllers": […], "subsystems": […], "referrals": […], "generation": n}
   [[nodiscard]] nlohmann::json show() const;
   /// Ghosts that wait for their time.
   [[nodiscard]] std::size_t ghosts() const;

@@ -62,6 +62,7 @@ json subsystem_json(const Subsystem& subsystem) {
   }
   const Counters& c = subsystem.counters;
   return {{"subsystem", subsystem.nqn()},
+          {"hosts", subsystem.allows_any() ? json(nullptr) : json(subsystem.hosts())},
           {"namespaces", std::move(namespaces)},
           {"health",
            {{"critical_warning", subsystem.health.critical_warning},
@@ -149,7 +150,13 @@ json Faults::show() const {
   for (const auto& subsystem : target_.subsystems()) {
     subsystems.push_back(subsystem_json(*subsystem));
   }
+  json referrals = json::array();
+  for (const nvme::HostPort& at : target_.discovery().referrals()) {
+    referrals.push_back("tcp://" + at.to_string());
+  }
   return {{"faults", standing()},
+          {"referrals", std::move(referrals)},
+          {"generation", target_.discovery().generation()},
           {"counters", counters_json(counters_)},
           {"ghosts", ghosts()},
           {"listening", !target_.down()},

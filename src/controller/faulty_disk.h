@@ -39,7 +39,7 @@ class FaultyDisk final : public Disk {
   /// Ghosts that wait for their time.
   [[nodiscard]] std::size_t ghosts() const;
   /// No ghost is being executed on the disk below.
-  [[nodiscard]] bool idle() const;
+  [[nodiscard]] bool idle() const override;
   /// Ghosts that wait are forgotten; with `execute`, whatever else waits is executed and answered,
   /// otherwise it ends as ECANCELED, never inside this call.
   void release(bool execute);

@@ -28,6 +28,10 @@ inline constexpr std::size_t kSharedBuffersPerQueue = 128;
 inline constexpr std::size_t kConnectionsMax = 1024;
 /// Subsystems of a target: the discovery log has a KiB for each.
 inline constexpr std::size_t kSubsystemsMax = 4096;
+/// Hosts that a subsystem allows by name: each Connect looks through them.
+inline constexpr std::size_t kHostsMax = 1024;
+/// Other discovery services that ours refers to: a network has a few, each follows them all.
+inline constexpr std::size_t kReferralsMax = 64;
 /// Namespaces of a subsystem: one active namespace list.
 inline constexpr std::size_t kNamespacesMax = 1024;
 /// NN, which a host may scan up to: the same number, so that gaps stay few.

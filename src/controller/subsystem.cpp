@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "controller/controller.h"
+#include "nvme/address.h"
+#include "nvme/text.h"
 
 namespace nvmf::controller {
 
@@ -23,6 +26,7 @@ Result<std::unique_ptr<Subsystem>> Subsystem::create(NamespaceMaker& maker,
                       ? nvme::format_hex(stable_bytes(config.nqn, kSerialSalt)).substr(0, 20)
                       : config.serial;
   made->hosts_ = config.hosts;
+  made->any_host_ = config.hosts.empty();
   for (const NamespaceConfig& ns : config.namespaces) {
     auto added = made->add_namespace(maker, ns);
     if (!added) return std::unexpected(std::move(added.error()));
@@ -38,7 +42,55 @@ std::unique_ptr<Subsystem> Subsystem::create_discovery(Instant now) {
 }
 
 bool Subsystem::allows(std::string_view hostnqn) const {
-  return hosts_.empty() || std::ranges::find(hosts_, hostnqn) != hosts_.end();
+  return any_host_ || std::ranges::find(hosts_, hostnqn) != hosts_.end();
+}
+
+Result<void> Subsystem::allow(const std::string& hostnqn) {
+  if (!nvme::usable_nqn(hostnqn)) {
+    return fail(fmt::format("'{}' is no host NQN: it must be 1 to {} bytes of text",
+                            nvme::printable(hostnqn), nvme::kMaxNqnBytes),
+                EINVAL);
+  }
+  if (allows(hostnqn)) {
+    return fail(fmt::format("{} may use {} already{}", nvme::printable(hostnqn), nqn_,
+                            any_host_ ? ", as every host may" : ""),
+                EEXIST);
+  }
+  if (hosts_.size() >= kHostsMax) {
+    return fail(
+        fmt::format("The subsystem {} allows {} hosts; no more are possible", nqn_, hosts_.size()),
+        ENOSPC);
+  }
+  hosts_.push_back(hostnqn);
+  return {};
+}
+
+Result<void> Subsystem::disallow(const std::string& hostnqn) {
+  if (any_host_) {
+    return fail(fmt::format("Every host may use {}: only where hosts are allowed by name can one "
+                            "lose that",
+                            nqn_),
+                EINVAL);
+  }
+  if (std::erase(hosts_, hostnqn) == 0) {
+    return fail(fmt::format("{} is not among the hosts of {}", nvme::printable(hostnqn), nqn_),
+                ENOENT);
+  }
+  const std::vector<Controller*> all = controllers_;
+  for (Controller* controller : all) {
+    if (controller->identity().hostnqn != hostnqn) continue;
+    controller->end(Error{"Its host may not use the subsystem any more", EACCES});
+  }
+  return {};
+}
+
+void Subsystem::retire() {
+  const std::vector<Controller*> all = controllers_;
+  for (Controller* controller : all) {
+    controller->end(Error{"The subsystem was removed", ESHUTDOWN});
+  }
+  for (auto& ns : namespaces_) removed_.push_back(std::move(ns));
+  namespaces_.clear();
 }
 
 Namespace* Subsystem::next(std::uint32_t nsid) const {
@@ -135,7 +187,7 @@ Result<void> Subsystem::resize_namespace(std::uint32_t nsid, std::uint64_t size_
 }
 
 void Subsystem::purge() {
-  std::erase_if(removed_, [](const auto& ns) { return ns->users == 0; });
+  std::erase_if(removed_, [](const auto& ns) { return ns->users == 0 && ns->disk->idle(); });
 }
 
 bool Subsystem::volatile_cache() const {

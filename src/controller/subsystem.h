@@ -59,6 +59,13 @@ class Subsystem {
   [[nodiscard]] const std::string& serial() const { return serial_; }
   [[nodiscard]] bool discovery() const { return discovery_; }
   [[nodiscard]] bool allows(std::string_view hostnqn) const;
+  /// Every host may use it; otherwise those of hosts(), which may be none.
+  [[nodiscard]] bool allows_any() const { return any_host_; }
+  [[nodiscard]] const std::vector<std::string>& hosts() const { return hosts_; }
+  /// Only where not every host may: the error says so, or that there is nothing to change.
+  Result<void> allow(const std::string& hostnqn);
+  /// Ends the host's controllers.
+  Result<void> disallow(const std::string& hostnqn);
   [[nodiscard]] Instant started() const { return started_; }
 
   /// In the order of their NSIDs: 1, 2, … until one is removed.
@@ -82,6 +89,10 @@ class Subsystem {
   Result<void> resize_namespace(std::uint32_t nsid, std::uint64_t size_bytes);
   /// Destroys what was removed and is no longer used. Not inside a call of a disk's.
   void purge();
+  /// It is no subsystem any more: ends its controllers and removes its namespaces. Until gone(),
+  /// they, and the disks, may still need it.
+  void retire();
+  [[nodiscard]] bool gone() const { return controllers_.empty() && removed_.empty(); }
   /// Whether any namespace may lose writes before a flush.
   [[nodiscard]] bool volatile_cache() const;
 
@@ -109,6 +120,7 @@ class Subsystem {
   Instant started_;
   std::string serial_;
   bool discovery_ = false;
+  bool any_host_ = true;
   std::vector<std::string> hosts_;
   std::vector<std::unique_ptr<Namespace>> namespaces_;
   std::vector<std::unique_ptr<Namespace>> removed_;  // and still in use

@@ -9,7 +9,6 @@
 #include "controller/hole_stream.h"
 #include "nvme/address.h"
 #include "nvme/check.h"
-#include "nvme/text.h"
 #include "transport/tcp/controller_qpair.h"
 
 namespace nvmf::controller {
@@ -43,6 +42,11 @@ Result<std::unique_ptr<Target>> Target::create(transport::Loop& loop, TargetConf
     target->by_nqn_.emplace((*made)->nqn(), made->get());
     target->subsystems_.push_back(std::move(*made));
   }
+  for (const nvme::HostPort& at : target->config_.referrals) {
+    if (auto added = target->discovery_.add_referral(at); !added) {
+      return std::unexpected(std::move(added.error()));
+    }
+  }
   return target;
 }
 
@@ -65,10 +69,7 @@ Result<transport::Endpoint> Target::listen(const transport::Endpoint& at) {
     return local;
   }
   places_.back().at = *local;
-  discovery_.changed();
-  for (Controller* controller : discovery_subsystem_->controllers()) {
-    controller->discovery_changed();
-  }
+  discovery_changed([](const std::string&) { return true; });
   return local;
 }
 
@@ -100,46 +101,6 @@ Subsystem* Target::find(std::string_view subnqn) {
   if (subnqn == nvme::kDiscoveryNqn) return discovery_subsystem_.get();
   const auto found = by_nqn_.find(subnqn);
   return found == by_nqn_.end() ? nullptr : found->second;
-}
-
-// ---- namespaces
-
-Result<Subsystem*> Target::changeable(std::string_view subnqn) {
-  Subsystem* const subsystem = find(subnqn);
-  if (subsystem == nullptr || subsystem->discovery()) {
-    return fail(fmt::format("There is no subsystem {} here that has namespaces",
-                            nvme::printable(std::string(subnqn))),
-                ENOENT);
-  }
-  reap_soon();  // what is removed may be destroyed
-  return subsystem;
-}
-
-Result<std::uint32_t> Target::add_namespace(std::string_view subnqn, const NamespaceConfig& config,
-                                            std::uint32_t nsid) {
-  const auto subsystem = changeable(subnqn);
-  if (!subsystem) return std::unexpected(subsystem.error());
-  return (*subsystem)->add_namespace(maker_, config, nsid);
-}
-
-Result<void> Target::remove_namespace(std::string_view subnqn, std::uint32_t nsid) {
-  const auto subsystem = changeable(subnqn);
-  if (!subsystem) return std::unexpected(subsystem.error());
-  return (*subsystem)->remove_namespace(nsid);
-}
-
-Result<void> Target::swap_namespace(std::string_view subnqn, std::uint32_t nsid,
-                                    const NamespaceConfig& config) {
-  const auto subsystem = changeable(subnqn);
-  if (!subsystem) return std::unexpected(subsystem.error());
-  return (*subsystem)->swap_namespace(maker_, nsid, config);
-}
-
-Result<void> Target::resize_namespace(std::string_view subnqn, std::uint32_t nsid,
-                                      std::uint64_t size_bytes) {
-  const auto subsystem = changeable(subnqn);
-  if (!subsystem) return std::unexpected(subsystem.error());
-  return (*subsystem)->resize_namespace(nsid, size_bytes);
 }
 
 // ---- controllers and sessions
@@ -199,6 +160,8 @@ void Target::reap() {
   dead_sessions_.clear();
   dead_controllers_.clear();
   for (const auto& subsystem : subsystems_) subsystem->purge();
+  for (const auto& subsystem : retired_) subsystem->purge();
+  std::erase_if(retired_, [](const auto& subsystem) { return subsystem->gone(); });
   if (!stopping_ || !sessions_.empty() || !controllers_.empty() || !stopped_) return;
   if (!faults_.idle()) return;
   stop_deadline_.cancel();

@@ -21,6 +21,7 @@
 #include "controller/namespace.h"
 #include "controller/session.h"
 #include "controller/subsystem.h"
+#include "nvme/address.h"
 #include "nvme/result.h"
 #include "transport/loop.h"
 
@@ -52,6 +53,18 @@ class Target final : public ControllerOwner {
   Result<void> resize_namespace(std::string_view subnqn, std::uint32_t nsid,
                                 std::uint64_t size_bytes);
 
+  // Subsystems, hosts and referrals; discovery controllers of the hosts that see a difference tell
+  // them. The error names what is wrong.
+  Result<void> add_subsystem(const SubsystemConfig& config);
+  /// Ends its controllers; its namespaces are freed when the last operation on them has ended.
+  Result<void> remove_subsystem(std::string_view subnqn);
+  Result<void> allow_host(std::string_view subnqn, const std::string& hostnqn);
+  /// Ends that host's controllers.
+  Result<void> disallow_host(std::string_view subnqn, const std::string& hostnqn);
+  Result<void> add_referral(const nvme::HostPort& at);
+  Result<void> remove_referral(const nvme::HostPort& at);
+  [[nodiscard]] const DiscoveryService& discovery() const { return discovery_; }
+
   /// What a target that is restarted is to be like.
   struct Restart {
     Duration down{};                          // nobody listens for this long
@@ -68,6 +81,7 @@ class Target final : public ControllerOwner {
 
   [[nodiscard]] Faults& faults() { return faults_; }
   [[nodiscard]] transport::Loop& loop() { return loop_; }
+  /// Limits as they are; subsystems and referrals as they were at the start.
   [[nodiscard]] const TargetConfig& config() const { return config_; }
   [[nodiscard]] BufferPool& buffers() { return buffers_; }
   [[nodiscard]] std::size_t connection_count() const { return sessions_.size(); }
@@ -101,6 +115,8 @@ class Target final : public ControllerOwner {
   Result<transport::Endpoint> open_listener(const transport::Endpoint& at, std::uint16_t port_id);
   void listen_again();
   Result<Subsystem*> changeable(std::string_view subnqn);
+  /// Another generation, and an event for the discovery controllers of hosts for whom `visible`.
+  void discovery_changed(const std::function<bool(const std::string&)>& visible);
 
   /// Where we listen, also while we do not. Port IDs are places in here plus one.
   struct Place {
@@ -115,6 +131,7 @@ class Target final : public ControllerOwner {
   NamespaceMaker maker_{loop_, &config_, &faults_};
   std::vector<std::unique_ptr<Subsystem>> subsystems_;
   std::unordered_map<std::string_view, Subsystem*> by_nqn_;
+  std::vector<std::unique_ptr<Subsystem>> retired_;  // and not gone() yet
   std::unique_ptr<Subsystem> discovery_subsystem_;
   DiscoveryService discovery_{subsystems_};
   std::vector<Place> places_;

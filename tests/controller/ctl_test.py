@@ -201,6 +201,9 @@ def wrong_words(words):
                            (["ns-add"], "SPEC is missing"), (["ns-add", "disk"], "no namespace"),
                            (["ns-resize", "1", "big"], "'big' is no size"),
                            (["event"], "KIND is missing"),
+                           (["subsystem-add"], "NQN is missing"),
+                           (["subsystem-add", NQN, "--namespace", "disk"], "no namespace"),
+                           (["referral-add", "tcp://somewhere"], "numeric address"),
                            (["show", "it"], '"it" is one word too many'),
                            (["drop", "--nsid", "1"], "no such option as --nsid")):
             scene.refused(*argv, status=2, says=says)
@@ -210,6 +213,13 @@ def wrong_words(words):
                            (["cfs"], "No enabled controller fits that"),
                            (["drop", "--subsystem", "nqn.nobody"], "no subsystem nqn.nobody"),
                            (["event", "frob"], '"frob" is no event'),
+                           (["subsystem-add", "disks"], "disks"),
+                           (["subsystem-add", NQN], "already"),
+                           (["subsystem-remove", "nqn.nobody"], "no subsystem nqn.nobody"),
+                           (["allow-host", NQN, "--subsystem", NQN], "as every host may"),
+                           (["disallow-host", NQN, "--subsystem", NQN], "Every host may"),
+                           (["allow-host", NQN], "2 subsystems: say which one"),
+                           (["referral-remove", "tcp://192.0.2.1:8009"], "no referral to"),
                            (["event", "error"], "No enabled controller fits that"),
                            (["event", "firmware", "--warning", "1"], '"warning" means nothing'),
                            (["event", "smart", "--controller", "1"], "name that, not a controller"),
@@ -315,6 +325,35 @@ def namespaces(words):
         check(there() == [(1, 8 << 20), (2, 1 << 20)], f"{there()}")
 
 
+def subsystems(words):
+    more, host = "nqn.2024-05.org.example:more", "nqn.2024-05.org.example:friend"
+    with Scene(words, options=["--referral", "tcp://127.0.0.1:8009"]) as scene:
+        def named():
+            return [one["subsystem"] for one in scene.show()["subsystems"]]
+        check(scene.show()["referrals"] == ["tcp://127.0.0.1:8009"], "--referral")
+        generation = scene.show()["generation"]
+        scene.ctl("referral-add", "[2001:db8::1]:4420")
+        scene.ctl("referral-remove", "tcp://127.0.0.1:8009")
+        check(scene.show()["referrals"] == ["tcp://[2001:db8::1]:4420"], "referrals")
+        with open(scene.space.path("disk.img"), "wb") as disk:
+            disk.truncate(1 << 20)
+        scene.ctl("subsystem-add", more, "--namespace", "memory:1M,block=4096", "--namespace",
+                  "file:disk.img", "--host", programs.HOST_NQN, "--serial", "S1")
+        made = scene.show()["subsystems"][2]
+        check([ns["block"] for ns in made["namespaces"]] == [4096, 512], f"{made}")
+        check(made["hosts"] == [programs.HOST_NQN], f"{made}")
+        scene.ctl("allow-host", host, "--subsystem", more)
+        check(scene.show()["subsystems"][2]["hosts"] == [programs.HOST_NQN, host], "allow-host")
+        scene.ctl("disallow-host", host, "--subsystem", more)
+        scene.ctl("subsystem-remove", more)
+        check(named() == [NQN, OTHER], f"{named()}")
+        check(scene.show()["generation"] == generation + 6, "the generation")
+        with Host(scene.port) as admin:
+            scene.ctl("subsystem-remove", NQN)
+            check(admin.closed(3), "a controller without a subsystem")
+        check(named() == [OTHER], f"{named()}")
+
+
 def events(words):
     with Scene(words, {NQN: ["--namespace", "memory:4M"]}) as scene:
         with Host(scene.port) as admin:
@@ -372,7 +411,7 @@ def page(words):
             check(operands == told[verb][1], f"{verb}: {operands} and {told[verb][1]}")
 
 
-ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces, events,
+ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces, subsystems, events,
        socket_of_its_own, page]
 
 

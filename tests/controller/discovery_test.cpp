@@ -1,4 +1,6 @@
 // The discovery subsystem.
+#include <set>
+
 #include "controller/test_host.h"
 
 namespace nvmf::controller {
@@ -129,6 +131,173 @@ TEST_F(DiscoveryTest, EndsIdleControllers) {
   loop.run_for(2 * kDiscoveryIdleTimeout + 1s);
   EXPECT_TRUE(idle.admin().ended());
   EXPECT_FALSE(persistent.admin().ended());
+}
+
+// ---- changes while it runs
+
+class DiscoveryChangesTest : public DiscoveryTest {
+ protected:
+  void SetUp() override {
+    begin("127.0.0.1");
+    h = &discover(kHostNqn, 60'000);
+    stranger = &discover(kStrangerNqn, 60'000);
+  }
+  /// A request for an event of a host that wants to be told.
+  std::shared_ptr<Pending> ask(TestHost& who) {
+    EXPECT_TRUE(who.admin().send(nvme::set_async_events(nvme::kOaesDiscoveryChange)).ok());
+    auto request = who.admin().start(nvme::async_event_request());
+    loop.run_until_idle();
+    return request;
+  }
+  void told(TestHost& who, const Pending& request) {
+    const Answer answer = who.admin().wait(request, 1s);
+    ASSERT_TRUE(answer.ok());
+    EXPECT_EQ(nvme::AsyncEvent::decode(answer.dw0()),
+              (nvme::AsyncEvent{nvme::AsyncEventType::notice, nvme::kNoticeDiscoveryChange, 0x70}));
+  }
+  bool silent(const Pending& request) {
+    loop.run_for(1s);
+    return !request.done;
+  }
+  static std::set<std::string> names(TestHost& who) {
+    std::set<std::string> all;
+    for (const auto& entry : records(who)) all.insert(entry.subnqn);
+    return all;
+  }
+
+  static constexpr const char* kStrangerNqn = "nqn.2026-01.org.example:stranger";
+  static constexpr const char* kMoreNqn = "nqn.2026-01.org.example:more";
+  TestHost* h = nullptr;
+  TestHost* stranger = nullptr;
+};
+
+TEST_F(DiscoveryChangesTest, TellsTheHostsThatSeeThem) {
+  auto mine = ask(*h);
+  auto theirs = ask(*stranger);
+  const auto before = header(*h).genctr;
+  ASSERT_TRUE(target->add_subsystem({kMoreNqn, {memory(1 << 20)}, {kHostNqn}, {}}));
+  told(*h, *mine);
+  EXPECT_TRUE(silent(*theirs));
+  EXPECT_GT(header(*h).genctr, before);
+  EXPECT_TRUE(names(*h).contains(kMoreNqn));
+  EXPECT_FALSE(names(*stranger).contains(kMoreNqn));
+
+  mine = ask(*h);
+  ASSERT_TRUE(target->allow_host(kMoreNqn, kStrangerNqn));
+  told(*stranger, *theirs);
+  EXPECT_TRUE(silent(*mine));
+  EXPECT_TRUE(names(*stranger).contains(kMoreNqn));
+
+  theirs = ask(*stranger);
+  ASSERT_TRUE(target->remove_subsystem(kMoreNqn));
+  told(*h, *mine);
+  told(*stranger, *theirs);
+  EXPECT_FALSE(names(*h).contains(kMoreNqn));
+}
+
+TEST_F(DiscoveryChangesTest, AreSilentUntilTheLogHasBeenRead) {
+  auto request = ask(*h);
+  ASSERT_TRUE(target->add_referral({"192.0.2.1", 8009}));
+  told(*h, *request);
+  request = ask(*h);
+  ASSERT_TRUE(target->add_referral({"192.0.2.2", 8009}));
+  EXPECT_TRUE(h->log(LogPage::discovery, 1024, 0, /*retain=*/true).ok());
+  ASSERT_TRUE(target->add_referral({"192.0.2.3", 8009}));
+  EXPECT_TRUE(silent(*request));
+  EXPECT_TRUE(h->log(LogPage::discovery, 1024).ok());
+  EXPECT_TRUE(silent(*request));
+  ASSERT_TRUE(target->add_referral({"192.0.2.4", 8009}));
+  told(*h, *request);
+}
+
+TEST_F(DiscoveryChangesTest, OfNamespacesAreNone) {
+  auto request = ask(*h);
+  const auto before = header(*h);
+  ASSERT_TRUE(target->add_namespace(kSubsystemNqn, memory(1 << 20)));
+  ASSERT_TRUE(target->resize_namespace(kSubsystemNqn, 1, 2 << 20));
+  ASSERT_TRUE(target->remove_namespace(kSubsystemNqn, 2));
+  EXPECT_TRUE(silent(*request));
+  EXPECT_EQ(header(*h), before);
+}
+
+TEST_F(DiscoveryChangesTest, ReferHosts) {
+  ASSERT_TRUE(target->add_referral({"192.0.2.1", 8009}));
+  ASSERT_TRUE(target->add_referral({"2001:db8::1", 4420}));
+  EXPECT_FALSE(target->add_referral({"192.0.2.1", 8009}));
+  auto all = records(*h);
+  std::erase_if(all,
+                [](const auto& entry) { return entry.subtype != nvme::SubsystemType::referral; });
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].subnqn, nvme::kDiscoveryNqn);
+  EXPECT_EQ(all[0].traddr, "192.0.2.1");
+  EXPECT_EQ(all[0].trsvcid, "8009");
+  EXPECT_EQ(all[0].adrfam, nvme::AddressFamily::ipv4);
+  EXPECT_EQ(all[0].cntlid, nvme::kCntlidDynamic);
+  EXPECT_EQ(all[1].traddr, "2001:db8::1");
+  EXPECT_EQ(all[1].adrfam, nvme::AddressFamily::ipv6);
+  EXPECT_NE(all[0].portid, all[1].portid);
+  const auto before = header(*h);
+  ASSERT_TRUE(target->remove_referral({"192.0.2.1", 8009}));
+  EXPECT_FALSE(target->remove_referral({"192.0.2.1", 8009}));
+  EXPECT_EQ(header(*h).numrec, before.numrec - 1);
+  EXPECT_GT(header(*h).genctr, before.genctr);
+  for (std::size_t i = 1; i < kReferralsMax; ++i) {
+    ASSERT_TRUE(target->add_referral({"192.0.2.9", static_cast<std::uint16_t>(i)}));
+  }
+  EXPECT_FALSE(target->add_referral({"192.0.2.9", 9999}));
+}
+
+TEST_F(DiscoveryChangesTest, RemoveASubsystemUnderItsHosts) {
+  ASSERT_TRUE(target->add_subsystem({kMoreNqn, {memory(1 << 20)}, {}, {}}));
+  EXPECT_FALSE(target->add_subsystem({kMoreNqn, {}, {}, {}}));
+  EXPECT_FALSE(target->add_subsystem({std::string(nvme::kDiscoveryNqn), {}, {}, {}}));
+  TestHost& user = host({.subnqn = kMoreNqn});
+  user.bring_up_io();
+  target->faults().delay({.scope = {}, .opcode = {}, .before = 100ms, .after = {}, .count = {}});
+  auto write = user.io().start(nvme::write_command(1, 0, 8), random_bytes(4096, 1));
+  loop.run_for(10ms);
+  ASSERT_TRUE(target->remove_subsystem(kMoreNqn));
+  EXPECT_FALSE(target->remove_subsystem(kMoreNqn));
+  // The same name again, while the old one is on its way out.
+  ASSERT_TRUE(target->add_subsystem({kMoreNqn, {memory(2 << 20)}, {}, {}}));
+  EXPECT_FALSE(user.io().wait(*write).answered());
+  EXPECT_TRUE(user.admin().ended());
+  TestHost& next = host({.subnqn = kMoreNqn, .hostid = host_id(2)});
+  next.bring_up_io();
+  EXPECT_EQ(
+      nvme::IdentifyNamespace::decode(next.identify(nvme::Cns::identify_namespace, 1).data).nsze,
+      4096u);
+}
+
+TEST_F(DiscoveryChangesTest, EndAHostThatIsNotAllowedAnyMore) {
+  TestHost& user = host({.subnqn = kPrivateNqn});
+  user.bring_up();
+  ASSERT_TRUE(target->disallow_host(kPrivateNqn, kHostNqn));
+  loop.run_for(1s);
+  EXPECT_TRUE(user.admin().ended());
+  EXPECT_FALSE(h->admin().ended());
+  // It was the last one: nobody may, not everybody.
+  EXPECT_EQ(host({.subnqn = kPrivateNqn}).connect_admin().code(),
+            code_of(StatusCode::connect_invalid_host));
+  EXPECT_FALSE(names(*h).contains(kPrivateNqn));
+  EXPECT_FALSE(target->disallow_host(kPrivateNqn, kHostNqn));
+  ASSERT_TRUE(target->allow_host(kPrivateNqn, kHostNqn));
+  EXPECT_FALSE(target->allow_host(kPrivateNqn, kHostNqn));
+  EXPECT_TRUE(names(*h).contains(kPrivateNqn));
+  // Every host may use this one.
+  EXPECT_FALSE(target->disallow_host(kSubsystemNqn, kHostNqn));
+  EXPECT_FALSE(target->allow_host(kSubsystemNqn, kHostNqn));
+}
+
+TEST(ReferralTest, IsAnAddressInNumbers) {
+  EXPECT_EQ(parse_referral("tcp://192.0.2.1:4420").value(), (nvme::HostPort{"192.0.2.1", 4420}));
+  EXPECT_EQ(parse_referral("192.0.2.1").value(), (nvme::HostPort{"192.0.2.1", 8009}));
+  EXPECT_EQ(parse_referral("tcp://[2001:db8::1]:1").value(), (nvme::HostPort{"2001:db8::1", 1}));
+  EXPECT_EQ(parse_referral("localhost:1").value().host, "127.0.0.1");
+  for (const char* bad : {"", "tcp://", "rdma://192.0.2.1:1", "tcp://host:1", "192.0.2.256:1",
+                          "192.0.2:1", "1.2.3.4.5:1", "192.0.2.1:0", "[zz::1]:1", "1..2.3:1"}) {
+    EXPECT_FALSE(parse_referral(bad)) << bad;
+  }
 }
 
 }  // namespace
