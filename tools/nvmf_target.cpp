@@ -109,11 +109,12 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
             if (parsed->host == "localhost") parsed->host = "127.0.0.1";
             wanted.listen.push_back(std::move(*parsed));
           });
-  ordered("--subsystem", "NQN", "Begin a subsystem; --namespace and --host after it are its own",
+  ordered("--subsystem", "NQN",
+          "Begin a subsystem; --namespace, --host and --ana after it are its own",
           [&wanted](const std::string& nqn) { wanted.target.subsystems.emplace_back().nqn = nqn; });
   ordered("--namespace", "SPEC",
           "Add a namespace (NSIDs from 1): memory:SIZE[,cache=volatile] or file:PATH, either with "
-          ",block=512 or ,block=4096 and ,uuid=UUID after it. SIZE takes K, M, G and T",
+          ",block=512 or ,block=4096, ,uuid=UUID and ,anagrp=GROUP after it. SIZE takes K, M, G, T",
           [&wanted](const std::string& text) {
             auto& subsystem = last_subsystem(wanted, "--namespace");
             auto parsed = NamespaceConfig::parse(text);
@@ -123,6 +124,17 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
   ordered(
       "--host", "NQN", "Allow this host to connect; without any, every host may",
       [&wanted](const std::string& nqn) { last_subsystem(wanted, "--host").hosts.push_back(nqn); });
+  ordered("--ana", "GROUPS",
+          "Report asymmetric namespace access for the subsystem, with that many groups",
+          [&wanted](const std::string& text) {
+            auto& subsystem = last_subsystem(wanted, "--ana");
+            const auto groups = nvmf::controller::parse_size(text);
+            if (!groups || *groups == 0 || *groups > nvmf::controller::kAnaGroupsMax) {
+              throw CLI::ValidationError(fmt::format("'{}' is no number of ANA groups: 1 to {} are",
+                                                     text, nvmf::controller::kAnaGroupsMax));
+            }
+            subsystem.ana_groups = static_cast<std::uint32_t>(*groups);
+          });
   ordered("--referral", "ADDRESS",
           "Refer hosts to the discovery service at tcp://ADDR:PORT; may be repeated",
           [&wanted](const std::string& text) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 
 #include "controller/config.h"
 #include "controller/faults.h"
+#include "nvme/log_pages.h"
 #include "nvme/text.h"
 
 namespace nvmf::tools {
@@ -354,6 +356,28 @@ Reply ns_change(Target& target, Args& args, std::string_view verb) {
   return json::object();
 }
 
+Reply ana(Target& target, Args& args) {
+  constexpr std::array kStates{nvme::AnaState::optimized, nvme::AnaState::non_optimized,
+                               nvme::AnaState::inaccessible, nvme::AnaState::persistent_loss,
+                               nvme::AnaState::change};
+  const std::string nqn = args.subsystem();
+  const auto group = static_cast<std::uint32_t>(args.needed("group", 0xffff'ffff));
+  const std::string name = args.text("state");
+  const auto state = std::ranges::find(kStates, name, nvme::ana_state_name);
+  if (state == kStates.end()) {
+    args.mistake({fmt::format("\"{}\" is no ANA state: optimized, non-optimized, inaccessible, "
+                              "persistent-loss and change are",
+                              nvme::printable(name)),
+                  EINVAL});
+  }
+  const auto port = static_cast<std::uint16_t>(args.number("port", 0xffff).value_or(0));
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  if (auto set = target.set_ana_state(nqn, group, *state, port); !set) {
+    return std::unexpected(set.error());
+  }
+  return json::object();
+}
+
 // ---- subsystems, hosts, referrals
 
 Reply done(const Result<void>& result) {
@@ -366,6 +390,7 @@ Reply subsystem_add(Target& target, Args& args) {
   config.nqn = args.text("nqn");
   config.serial = args.text("serial");
   config.hosts = args.texts("hosts");
+  config.ana_groups = static_cast<std::uint32_t>(args.number("ana", 0xffff'ffff).value_or(0));
   for (const std::string& text : args.texts("namespaces")) {
     auto spec = controller::NamespaceConfig::parse(text);
     if (!spec) return std::unexpected(spec.error());
@@ -428,6 +453,7 @@ void add_target_verbs(control::Server& server, Target& target) {
   for (const char* verb : {"ns-remove", "ns-resize", "ns-swap"}) {
     add(verb, [verb](Target& t, Args& args) { return ns_change(t, args, verb); });
   }
+  add("ana", ana);
   add("subsystem-add", subsystem_add);
   add("subsystem-remove", subsystem_remove);
   for (const bool yes : {true, false}) {

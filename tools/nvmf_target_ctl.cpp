@@ -191,6 +191,7 @@ class Verbs {
     add_at_once();
     add_standing();
     add_namespaces();
+    add_ana();
     add_subsystems();
     add("show", "Print what is wrong on demand, connections, controllers and counters, as JSON");
     add("clear", "End every standing fault; commands that wait are executed");
@@ -310,12 +311,23 @@ class Verbs {
         .subsystem();
   }
 
+  void add_ana() {
+    add("ana", "Change the state of an ANA group and tell the hosts")
+        .number("group", "group", "GROUP", 0xffff'ffff, "The group, 1 and up", true)
+        .operand("state", "state", "STATE",
+                 "optimized, non-optimized, inaccessible, persistent-loss or change")
+        .number("--port", "port", "ID", 0xffff,
+                "Only for hosts that came by this port: the number of a --listen, from 1")
+        .subsystem();
+  }
+
   void add_subsystems() {
     const auto same = [](const std::string& text) { return text; };
     add("subsystem-add", "Add a subsystem; discovery tells the hosts that may use it")
         .operand("nqn", "nqn", "NQN", "Its name")
         .list("--namespace", "namespaces", "SPEC", "As for nvmf-target; may be repeated",
               &Verb::read_spec)
+        .number("--ana", "ana", "GROUPS", 0xffff'ffff, "Report ANA, with that many groups")
         .list("--host", "hosts", "HOSTNQN", "Allow this host only; may be repeated", same)
         .words("--serial", "TEXT", "Its serial number",
                [this](const std::string& text) { args_["serial"] = text; });

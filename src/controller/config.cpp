@@ -49,6 +49,18 @@ bool numeric_address(std::string_view host) {
 
 }  // namespace
 
+Result<void> check_ana_group(const NamespaceConfig& ns, std::uint32_t groups,
+                             const std::string& subnqn) {
+  if (ns.ana_group >= 1 && ns.ana_group <= std::max(groups, 1u)) return {};
+  return fail(groups == 0
+                  ? fmt::format("The subsystem {} has no ANA groups: say how many (--ana) before "
+                                "one of its namespaces is in group {}",
+                                subnqn, ns.ana_group)
+                  : fmt::format("The subsystem {} has no ANA group {}: its groups are 1 to {}",
+                                subnqn, ns.ana_group, groups),
+              EINVAL);
+}
+
 Result<void> check_subsystem(const SubsystemConfig& subsystem) {
   if (auto good = nvme::check_nqn(subsystem.nqn); !good) return good;
   if (subsystem.nqn == nvme::kDiscoveryNqn) {
@@ -66,6 +78,14 @@ Result<void> check_subsystem(const SubsystemConfig& subsystem) {
     return fail(fmt::format("The subsystem {} allows {} hosts; at most {} are possible",
                             subsystem.nqn, subsystem.hosts.size(), kHostsMax),
                 EINVAL);
+  }
+  if (subsystem.ana_groups > kAnaGroupsMax) {
+    return fail(fmt::format("The subsystem {} has {} ANA groups; at most {} are possible",
+                            subsystem.nqn, subsystem.ana_groups, kAnaGroupsMax),
+                EINVAL);
+  }
+  for (const NamespaceConfig& ns : subsystem.namespaces) {
+    if (auto good = check_ana_group(ns, subsystem.ana_groups, subsystem.nqn); !good) return good;
   }
   for (const std::string& host : subsystem.hosts) {
     if (!nvme::usable_nqn(host)) {
@@ -141,6 +161,12 @@ Result<bool> take_option(std::string_view& rest, std::string_view text, Namespac
           unfit(value, "UUID", text, "give 32 hexadecimal digits as 8-4-4-4-12"));
     }
     config.uuid = *uuid;
+  } else if (option.starts_with("anagrp=")) {
+    const auto group = parse_size(value);
+    if (!group || *group < 1 || *group > kAnaGroupsMax) {
+      return std::unexpected(unfit(value, "ANA group", text, "1 to 128 are possible"));
+    }
+    config.ana_group = static_cast<std::uint32_t>(*group);
   } else if (option.starts_with("cache=")) {
     if (value != "volatile") {
       return std::unexpected(unfit(value, "cache", text, "volatile is the only one there is"));

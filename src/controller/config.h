@@ -27,15 +27,16 @@ struct NamespaceConfig {
   std::uint64_t size_bytes = 0;  // memory only
   std::string path;              // file only
   std::uint32_t block_bytes = 512;
+  std::uint32_t ana_group = 1;  // counts where the subsystem has such groups
   bool volatile_cache = false;  // memory only: writes are lost with the power until a flush
   /// The UUID to have; the NGUID follows from it. None: memory a new one at each start, a file
   /// always the same.
   std::optional<nvme::Uuid> uuid;
   std::shared_ptr<const DiskFactory> factory;  // custom only
 
-  /// "memory:SIZE" or "file:PATH", either with ",block=512|4096" and ",uuid=UUID" after it, memory
-  /// also with ",cache=volatile". A path may contain commas: only what stands at the end and reads
-  /// like one of these counts.
+  /// "memory:SIZE" or "file:PATH", either with ",block=512|4096", ",uuid=UUID" and ",anagrp=GROUP"
+  /// after it, memory also with ",cache=volatile". A path may contain commas: only what stands at
+  /// the end and reads like one of these counts.
   static Result<NamespaceConfig> parse(std::string_view text);
   friend bool operator==(const NamespaceConfig&, const NamespaceConfig&) = default;
 };
@@ -48,6 +49,8 @@ struct SubsystemConfig {
   std::vector<NamespaceConfig> namespaces;  // NSIDs from 1
   std::vector<std::string> hosts;           // NQNs that may connect; empty: any host
   std::string serial;                       // at most 20 printable characters; empty: from the NQN
+  /// Asymmetric namespace access is reported, with groups 1 to this; 0: it is not.
+  std::uint32_t ana_groups = 0;
 };
 
 /// "tcp://ADDR:PORT", "ADDR:PORT" or "ADDR" (port 8009) of a discovery service to refer hosts to;
@@ -73,6 +76,8 @@ struct TargetConfig {
 };
 
 /// The errors are one sentence that names the value and what would be allowed.
+Result<void> check_ana_group(const NamespaceConfig& ns, std::uint32_t groups,
+                             const std::string& subnqn);
 Result<void> check_subsystem(const SubsystemConfig& subsystem);
 Result<void> check_config(const TargetConfig& config);
 
@@ -83,7 +88,7 @@ struct ConfigFile {
 };
 /// {"listen": ["ADDR:PORT", …], "referrals": ["tcp://ADDR:PORT", …], "max_queues": n, "queue_size":
 /// n, "in_capsule": n, "cqt": ms,
-///  "subsystems": [{"nqn": "…", "serial": "…", "hosts": ["…"],
+///  "subsystems": [{"nqn": "…", "serial": "…", "hosts": ["…"], "ana_groups": n,
 ///                  "namespaces": ["memory:1G", "file:PATH,block=4096"]}]}
 /// Unknown keys are errors, so that a misspelt one is not silently without effect.
 Result<ConfigFile> parse_config(std::string_view json);

@@ -40,6 +40,10 @@ Result<SubsystemConfig> subsystem_of(const json& value) {
     if (key == "nqn" || key == "serial") {
       if (!item.is_string()) return std::unexpected(wrong("\"" + key + "\"", "a string"));
       (key == "nqn" ? subsystem.nqn : subsystem.serial) = item.get<std::string>();
+    } else if (key == "ana_groups") {
+      auto groups = number(item, "\"ana_groups\"", kAnaGroupsMax);
+      if (!groups) return std::unexpected(std::move(groups.error()));
+      subsystem.ana_groups = *groups;
     } else if (key == "hosts") {
       auto hosts = strings(item, "\"hosts\"");
       if (!hosts) return std::unexpected(std::move(hosts.error()));
@@ -54,7 +58,8 @@ Result<SubsystemConfig> subsystem_of(const json& value) {
       }
     } else {
       return std::unexpected(
-          wrong("a key of a subsystem", "nqn, serial, hosts or namespaces, not \"" + key + "\""));
+          wrong("a key of a subsystem",
+                "nqn, serial, hosts, ana_groups or namespaces, not \"" + key + "\""));
     }
   }
   return subsystem;

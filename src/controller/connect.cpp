@@ -63,6 +63,7 @@ AdminReply connect_admin(Target& target, Session& session, const ConnectCommand&
                    .hostnqn = data.hostnqn,
                    .hostid = data.hostid,
                    .keep_alive_ms = connect.kato_ms,
+                   .port_id = session.port_id(),
                    .individual_deletion = (connect.cattr & kCattrIndividualDeletion) != 0});
   if (controller == nullptr) {
     AdminReply busy;

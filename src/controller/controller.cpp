@@ -403,6 +403,21 @@ void Controller::log_page_read(nvme::LogPage page) {
   deliver();
 }
 
+nvme::Status Controller::path_status(const Namespace& ns) const {
+  switch (subsystem_.ana_state(ns, identity_.port_id)) {
+    case nvme::AnaState::optimized:
+    case nvme::AnaState::non_optimized:
+      break;
+    case nvme::AnaState::inaccessible:
+      return nvme::StatusCode::ana_inaccessible;
+    case nvme::AnaState::persistent_loss:
+      return nvme::StatusCode::ana_persistent_loss;
+    case nvme::AnaState::change:
+      return nvme::StatusCode::ana_transition;
+  }
+  return {};
+}
+
 // ---- errors
 
 void Controller::record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::Status status,

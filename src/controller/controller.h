@@ -71,6 +71,7 @@ class Controller {
     std::string hostnqn;
     nvme::HostId hostid{};
     std::uint32_t keep_alive_ms = 0;
+    std::uint16_t port_id = 0;         // by which its admin queue came
     bool individual_deletion = false;  // the host can delete I/O queues one by one
   };
 
@@ -142,6 +143,7 @@ class Controller {
   bool abort_io(std::uint16_t qid, std::uint16_t cid);
   void namespace_changed(std::uint32_t nsid);
   void discovery_changed() { raise(EventKind::discovery, nvme::kNoticeDiscoveryChange); }
+  void ana_changed() { raise(EventKind::ana, nvme::kNoticeAnaChange); }
   void firmware_activation() { raise(EventKind::firmware, nvme::kNoticeFirmwareActivation); }
   /// The subsystem's health has changed, or a threshold: tells of warnings that are new.
   void health_changed();
@@ -152,6 +154,10 @@ class Controller {
   /// The log page was read without Retain Asynchronous Event.
   void log_page_read(nvme::LogPage page);
   [[nodiscard]] const nvme::ChangedNamespaces& changed_namespaces() const { return changed_; }
+
+  /// What a command that uses the namespace is to be answered with: success, or why the way to it
+  /// is closed. Base 2.1 §8.1.1.
+  [[nodiscard]] nvme::Status path_status(const Namespace& ns) const;
 
   // Error Information log, the newest first.
   void record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::Status status, bool has_lba);

@@ -60,10 +60,19 @@ json subsystem_json(const Subsystem& subsystem) {
                           {"uuid", nvme::format_uuid(ns->uuid)},
                           {"volatile_cache", ns->disk->volatile_cache()}});
   }
+  json ana = json::array();
+  for (const AnaGroup& group : subsystem.ana_groups()) {
+    json one{{"group", ana.size() + 1}, {"state", nvme::ana_state_name(group.state)}};
+    for (const auto& [port, state] : group.by_port) {
+      one["ports"].push_back({{"port", port}, {"state", nvme::ana_state_name(state)}});
+    }
+    ana.push_back(std::move(one));
+  }
   const Counters& c = subsystem.counters;
   return {{"subsystem", subsystem.nqn()},
           {"hosts", subsystem.allows_any() ? json(nullptr) : json(subsystem.hosts())},
           {"namespaces", std::move(namespaces)},
+          {"ana", std::move(ana)},
           {"health",
            {{"critical_warning", subsystem.health.critical_warning},
             {"temperature", subsystem.health.temperature_kelvins},

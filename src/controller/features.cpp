@@ -82,10 +82,8 @@ std::vector<std::byte> timestamp_data(const Controller& controller) {
 }
 
 AdminReply set_async_events(Controller& controller, std::uint32_t events) {
-  const std::uint32_t known =
-      controller.subsystem().discovery()
-          ? nvme::kOaesDiscoveryChange
-          : nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation | kSmartEventsMask;
+  const std::uint32_t known = supported_events(controller.subsystem()) |
+                              (controller.subsystem().discovery() ? 0 : kSmartEventsMask);
   if ((events & ~known) != 0) return AdminReply::refuse(StatusCode::invalid_field);
   controller.features().async_events = events;
   return AdminReply::ok();
@@ -182,6 +180,12 @@ AdminReply value_of(const Controller& controller, const nvme::FeatureCommand& co
 }
 
 }  // namespace
+
+std::uint32_t supported_events(const Subsystem& subsystem) {
+  if (subsystem.discovery()) return nvme::kOaesDiscoveryChange;
+  return nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation |
+         (subsystem.ana_groups().empty() ? 0 : nvme::kOaesAnaChange);
+}
 
 std::uint32_t round_keep_alive(std::uint32_t ms) {
   const std::uint64_t units = (std::uint64_t{ms} + kKeepAliveUnitMs - 1) / kKeepAliveUnitMs;

@@ -15,6 +15,7 @@
 namespace nvmf::controller {
 
 class Controller;
+class Subsystem;
 
 struct Features {
   std::uint32_t arbitration = 0;
@@ -33,6 +34,9 @@ struct Features {
   Instant timestamp_set{};
   bool timestamp_from_host = false;
 };
+
+/// OAES: the notices that a controller of this subsystem has.
+std::uint32_t supported_events(const Subsystem& subsystem);
 
 /// Milliseconds rounded up to the keep-alive granularity, 0 stays 0.
 std::uint32_t round_keep_alive(std::uint32_t ms);

@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::uint32_t kSqeUnits = 64 / 16;  // IOCCSZ and IORCSZ count 16 bytes
 constexpr std::uint32_t kCqeUnits = 1;
+/// ANACAP: optimized, non-optimized, inaccessible, persistent loss and change are all reported.
+constexpr std::uint8_t kAnacapStates = 0x1f;
 
 nvme::IdentifyController identify_common(const Controller& controller) {
   const TargetConfig& config = controller.config();
@@ -33,6 +35,7 @@ nvme::IdentifyController identify_common(const Controller& controller) {
   id.acl = 3;
   id.aerl = kAsyncEventsMax - 1;
   id.elpe = kErrorEntriesMax - 1;
+  id.oaes = supported_events(controller.subsystem());
   id.lpa = nvme::kLpaExtendedData | nvme::kLpaSupportedPages;
   id.kas = kKas;
   id.cqt = config.cqt_ms;
@@ -52,7 +55,6 @@ nvme::IdentifyController identify_common(const Controller& controller) {
 nvme::IdentifyController identify_discovery(const Controller& controller) {
   nvme::IdentifyController id = identify_common(controller);
   id.cntrltype = nvme::ControllerType::discovery;
-  id.oaes = nvme::kOaesDiscoveryChange;
   id.ioccsz = kSqeUnits;
   return id;
 }
@@ -62,7 +64,6 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   nvme::IdentifyController id = identify_common(controller);
   id.cntrltype = nvme::ControllerType::io;
   id.cmic = nvme::kCmicMultiPort | nvme::kCmicMultiController;
-  id.oaes = nvme::kOaesNamespaceAttributes | nvme::kOaesFirmwareActivation;
   id.lpa |= nvme::kLpaEffects;
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;
@@ -78,10 +79,25 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   id.vwc = static_cast<std::uint8_t>(nvme::kVwcFlushAllSupported |
                                      (subsystem.volatile_cache() ? nvme::kVwcPresent : 0));
   id.ofcs = nvme::kOfcsDisconnect;
+  if (const auto groups = static_cast<std::uint32_t>(subsystem.ana_groups().size()); groups != 0) {
+    id.cmic |= nvme::kCmicAna;
+    id.anatt = kAnaTransitionSeconds;
+    id.anacap = kAnacapStates;
+    id.anagrpmax = groups;
+    id.nanagrpid = groups;
+    // Hosts make room for the ANA log once: for all namespaces that there may be.
+    id.nn = kNsidMax;
+    id.mnan = kNamespacesMax;
+  }
   return id;
 }
 
-nvme::IdentifyNamespace identify_namespace(const Namespace& ns) {
+/// ANAGRPID, 0 where there are no groups.
+std::uint32_t ana_group(const Subsystem& subsystem, const Namespace& ns) {
+  return subsystem.ana_groups().empty() ? 0 : ns.ana_group;
+}
+
+nvme::IdentifyNamespace identify_namespace(const Subsystem& subsystem, const Namespace& ns) {
   nvme::IdentifyNamespace id;
   id.nsze = ns.blocks();
   id.ncap = ns.blocks();
@@ -89,6 +105,7 @@ nvme::IdentifyNamespace identify_namespace(const Namespace& ns) {
   id.nsfeat = nvme::kNsfeatUidReuse;
   id.nmic = nvme::kNmicShared;
   id.dlfeat = nvme::kDlfeatReadsZero | nvme::kDlfeatWriteZeroesDeac;
+  id.anagrpid = ana_group(subsystem, ns);
   id.nvmcap.low = ns.disk->size_bytes();
   id.nsattr = ns.disk->read_only() ? nvme::kNsattrWriteProtected : 0;
   id.nguid = ns.nguid;
@@ -96,11 +113,13 @@ nvme::IdentifyNamespace identify_namespace(const Namespace& ns) {
   return id;
 }
 
-nvme::IdentifyIndependentNamespace identify_independent(const Namespace& ns) {
+nvme::IdentifyIndependentNamespace identify_independent(const Subsystem& subsystem,
+                                                        const Namespace& ns) {
   nvme::IdentifyIndependentNamespace id;
   id.nsfeat = nvme::kNsfeatUidReuse;
   id.nmic = nvme::kNmicShared;
   id.nsattr = ns.disk->read_only() ? nvme::kNsattrWriteProtected : 0;
+  id.anagrpid = ana_group(subsystem, ns);
   id.nstat = 1;  // NRDY
   return id;
 }
@@ -135,11 +154,11 @@ AdminReply of_namespace(const Controller& controller, const nvme::IdentifyComman
   if (ns == nullptr) return AdminReply::refuse(StatusCode::invalid_namespace);
   switch (command.cns) {
     case Cns::identify_namespace:
-      return encoded(identify_namespace(*ns));
+      return encoded(identify_namespace(controller.subsystem(), *ns));
     case Cns::csi_namespace:
       return encoded(nvme::IdentifyNvmNamespace{});
     case Cns::independent_namespace:
-      return encoded(identify_independent(*ns));
+      return encoded(identify_independent(controller.subsystem(), *ns));
     default: {
       nvme::NamespaceDescriptors names;
       names.nguid = ns->nguid;

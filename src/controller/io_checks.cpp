@@ -51,6 +51,7 @@ Status IoQueue::check(Slot& slot) const {
   }
   use(slot, controller_.subsystem().find(sqe.nsid));
   if (slot.ns == nullptr) return refuse(StatusCode::invalid_namespace);
+  if (const Status path = controller_.path_status(*slot.ns); !path.ok()) return path;
   const bool changes =
       slot.what == Work::write || slot.what == Work::write_zeroes || slot.what == Work::deallocate;
   if (changes && slot.ns->disk->read_only()) return refuse(StatusCode::namespace_write_protected);
@@ -109,7 +110,9 @@ Status IoQueue::check_flush(Slot& slot) const {
     slot.count = controller_.subsystem().highest_nsid();
     return {};
   }
-  if (controller_.subsystem().find(nsid) == nullptr) return refuse(StatusCode::invalid_namespace);
+  const Namespace* const ns = controller_.subsystem().find(nsid);
+  if (ns == nullptr) return refuse(StatusCode::invalid_namespace);
+  if (const Status path = controller_.path_status(*ns); !path.ok()) return path;
   slot.index = nsid - 1;
   slot.count = nsid;
   return {};

@@ -51,6 +51,7 @@ Bytes supported_pages(const Controller& controller) {
          {LogPage::smart, LogPage::firmware_slot, LogPage::changed_namespaces, LogPage::effects}) {
       add(page);
     }
+    if (!controller.subsystem().ana_groups().empty()) add(LogPage::ana);
   }
   return encoded<nvme::kSupportedLogPagesBytes>(pages);
 }
@@ -127,6 +128,11 @@ Bytes page_bytes(const Controller& controller, Session& session, const nvme::Get
       return firmware_slots();
     case LogPage::changed_namespaces:
       return encoded<nvme::kChangedNamespacesBytes>(controller.changed_namespaces());
+    case LogPage::ana:
+      if (controller.subsystem().ana_groups().empty()) return {};
+      return controller.subsystem()
+          .ana_log(controller.identity().port_id, (get.lsp & nvme::kLspAnaGroupsOnly) != 0)
+          .encode();
     case LogPage::effects:
       return encoded<nvme::kEffectsBytes>(supported_commands(controller));
     default:

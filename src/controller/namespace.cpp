@@ -94,6 +94,7 @@ Result<std::unique_ptr<Namespace>> NamespaceMaker::make(const NamespaceConfig& w
   auto made = std::make_unique<Namespace>();
   made->nsid = nsid;
   made->block_bytes = wanted.block_bytes;
+  made->ana_group = wanted.ana_group;
   auto disk = open(wanted);
   if (!disk) return std::unexpected(std::move(disk.error()));
   made->disk = std::move(*disk);

@@ -20,6 +20,7 @@ class Faults;
 struct Namespace {
   std::uint32_t nsid = 0;
   std::uint32_t block_bytes = 512;
+  std::uint32_t ana_group = 1;
   nvme::Uuid uuid{};
   nvme::Nguid nguid{};
   std::unique_ptr<Disk> disk;

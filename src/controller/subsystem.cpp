@@ -27,6 +27,7 @@ Result<std::unique_ptr<Subsystem>> Subsystem::create(NamespaceMaker& maker,
                       : config.serial;
   made->hosts_ = config.hosts;
   made->any_host_ = config.hosts.empty();
+  made->ana_groups_.resize(config.ana_groups);
   for (const NamespaceConfig& ns : config.namespaces) {
     auto added = made->add_namespace(maker, ns);
     if (!added) return std::unexpected(std::move(added.error()));
@@ -143,6 +144,10 @@ Result<std::uint32_t> Subsystem::add_namespace(NamespaceMaker& maker, const Name
                             nqn_, nsid),
                 EEXIST);
   }
+  if (auto good = check_ana_group(config, static_cast<std::uint32_t>(ana_groups_.size()), nqn_);
+      !good) {
+    return std::unexpected(std::move(good.error()));
+  }
   auto made = maker.make(config, nsid, nqn_);
   if (!made) return std::unexpected(std::move(made.error()));
   namespaces_.insert(
@@ -165,6 +170,10 @@ Result<void> Subsystem::swap_namespace(NamespaceMaker& maker, std::uint32_t nsid
                                        const NamespaceConfig& config) {
   const auto found = std::ranges::find(namespaces_, nsid, [](const auto& ns) { return ns->nsid; });
   if (found == namespaces_.end()) return std::unexpected(no_namespace(nsid));
+  if (auto good = check_ana_group(config, static_cast<std::uint32_t>(ana_groups_.size()), nqn_);
+      !good) {
+    return good;
+  }
   auto made = maker.make(config, nsid, nqn_);
   if (!made) return std::unexpected(std::move(made.error()));
   removed_.push_back(std::exchange(*found, std::move(*made)));
@@ -184,6 +193,46 @@ Result<void> Subsystem::resize_namespace(std::uint32_t nsid, std::uint64_t size_
   if (auto resized = ns->disk->resize(size_bytes); !resized) return resized;
   changed(nsid);
   return {};
+}
+
+Result<void> Subsystem::set_ana_state(std::uint32_t group, nvme::AnaState state,
+                                      std::uint16_t port_id) {
+  if (group < 1 || group > ana_groups_.size()) {
+    return fail(fmt::format("The subsystem {} has no ANA group {}: {}", nqn_, group,
+                            ana_groups_.empty()
+                                ? std::string("it reports no asymmetric access (--ana)")
+                                : fmt::format("its groups are 1 to {}", ana_groups_.size())),
+                ENOENT);
+  }
+  AnaGroup& changed = ana_groups_[group - 1];
+  const AnaGroup before = changed;
+  if (port_id == 0) {
+    changed.state = state;
+    changed.by_port.clear();
+  } else {
+    changed.by_port[port_id] = state;
+  }
+  ++changed.changes;
+  ++ana_changes_;
+  for (Controller* controller : controllers_) {
+    const std::uint16_t port = controller->identity().port_id;
+    if (before.at(port) != changed.at(port)) controller->ana_changed();
+  }
+  return {};
+}
+
+nvme::AnaLog Subsystem::ana_log(std::uint16_t port_id, bool groups_only) const {
+  nvme::AnaLog log;
+  log.change_count = ana_changes_;
+  for (const AnaGroup& group : ana_groups_) {
+    log.groups.push_back({.group_id = static_cast<std::uint32_t>(log.groups.size() + 1),
+                          .change_count = group.changes,
+                          .state = group.at(port_id),
+                          .nsids = {}});
+  }
+  if (groups_only) return log;
+  for (const auto& ns : namespaces_) log.groups[ns->ana_group - 1].nsids.push_back(ns->nsid);
+  return log;
 }
 
 void Subsystem::purge() {

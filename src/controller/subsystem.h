@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,12 +13,25 @@
 
 #include "controller/config.h"
 #include "controller/namespace.h"
+#include "nvme/log_pages.h"
 #include "nvme/result.h"
 #include "transport/loop.h"
 
 namespace nvmf::controller {
 
 class Controller;
+
+/// A group of namespaces whose way to them is equally good. Base 2.1 §8.1.1.
+struct AnaGroup {
+  nvme::AnaState state = nvme::AnaState::optimized;
+  std::map<std::uint16_t, nvme::AnaState> by_port;  // where it is another one, by port ID
+  std::uint64_t changes = 0;
+
+  [[nodiscard]] nvme::AnaState at(std::uint16_t port_id) const {
+    const auto found = by_port.find(port_id);
+    return found == by_port.end() ? state : found->second;
+  }
+};
 
 /// What the SMART log counts, over all controllers since the target started.
 struct Counters {
@@ -89,6 +103,16 @@ class Subsystem {
   Result<void> resize_namespace(std::uint32_t nsid, std::uint64_t size_bytes);
   /// Destroys what was removed and is no longer used. Not inside a call of a disk's.
   void purge();
+  /// Asymmetric namespace access: groups 1 to size(); empty if it is not reported.
+  [[nodiscard]] const std::vector<AnaGroup>& ana_groups() const { return ana_groups_; }
+  /// The way from a port to a namespace; optimized where access is not reported.
+  [[nodiscard]] nvme::AnaState ana_state(const Namespace& ns, std::uint16_t port_id) const {
+    return ana_groups_.empty() ? nvme::AnaState::optimized
+                               : ana_groups_[ns.ana_group - 1].at(port_id);
+  }
+  /// On one port or, with 0, on every one. Tells the controllers for which it is another state.
+  Result<void> set_ana_state(std::uint32_t group, nvme::AnaState state, std::uint16_t port_id);
+  [[nodiscard]] nvme::AnaLog ana_log(std::uint16_t port_id, bool groups_only) const;
   /// It is no subsystem any more: ends its controllers and removes its namespaces. Until gone(),
   /// they, and the disks, may still need it.
   void retire();
@@ -120,6 +144,8 @@ class Subsystem {
   Instant started_;
   std::string serial_;
   bool discovery_ = false;
+  std::vector<AnaGroup> ana_groups_;
+  std::uint64_t ana_changes_ = 0;
   bool any_host_ = true;
   std::vector<std::string> hosts_;
   std::vector<std::unique_ptr<Namespace>> namespaces_;

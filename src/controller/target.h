@@ -53,6 +53,11 @@ class Target final : public ControllerOwner {
   Result<void> resize_namespace(std::string_view subnqn, std::uint32_t nsid,
                                 std::uint64_t size_bytes);
 
+  /// The state of an ANA group on the port of that ID (places of listen(), from 1), or with 0 on
+  /// all; the controllers tell their hosts.
+  Result<void> set_ana_state(std::string_view subnqn, std::uint32_t group, nvme::AnaState state,
+                             std::uint16_t port_id = 0);
+
   // Subsystems, hosts and referrals; discovery controllers of the hosts that see a difference tell
   // them. The error names what is wrong.
   Result<void> add_subsystem(const SubsystemConfig& config);

@@ -88,6 +88,18 @@ Result<void> Target::remove_referral(const nvme::HostPort& at) {
 
 // ---- namespaces
 
+Result<void> Target::set_ana_state(std::string_view subnqn, std::uint32_t group,
+                                   nvme::AnaState state, std::uint16_t port_id) {
+  const auto subsystem = changeable(subnqn);
+  if (!subsystem) return std::unexpected(subsystem.error());
+  if (port_id > places_.size()) {
+    return fail(fmt::format("There is no port {}: this target listens in {} places", port_id,
+                            places_.size()),
+                ENOENT);
+  }
+  return (*subsystem)->set_ana_state(group, state, port_id);
+}
+
 Result<Subsystem*> Target::changeable(std::string_view subnqn) {
   Subsystem* const subsystem = find(subnqn);
   if (subsystem == nullptr || subsystem->discovery()) {

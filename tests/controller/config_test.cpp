@@ -35,7 +35,7 @@ TEST(Config, ReadsNamespaces) {
   for (const char* text :
        {"", "memory", "memory:", "memory:0", "memory:100", "memory:512,block=4096",
         "memory:1M,block=0", "memory:1M,block=1000", "memory:1M,block=", "memory:1M,colour=red",
-        "memory:65T", "file:", "floppy:A", "1G"}) {
+        "memory:65T", "memory:1M,anagrp=0", "memory:1M,anagrp=129", "file:", "floppy:A", "1G"}) {
     const auto refused = NamespaceConfig::parse(text);
     ASSERT_FALSE(refused) << text;
     EXPECT_FALSE(refused.error().message.empty());
@@ -60,16 +60,25 @@ TEST(Config, ChecksLimits) {
   wrong[0] = good;
   wrong[0].subsystems[0].hosts = {""};
   EXPECT_FALSE(check_config(wrong[0]));
+  wrong[1] = good;
+  wrong[1].subsystems[0].namespaces.emplace_back().ana_group = 2;  // without groups
+  EXPECT_FALSE(check_config(wrong[1]));
+  wrong[1].subsystems[0].ana_groups = 2;
+  EXPECT_TRUE(check_config(wrong[1]));
+  wrong[2] = good;
+  wrong[2].referrals.resize(kReferralsMax + 1, {"192.0.2.1", 8009});
+  EXPECT_FALSE(check_config(wrong[2]));
 }
 
 TEST(Config, ReadsAFile) {
   const auto file = parse_config(R"({
     "listen": ["127.0.0.1:4420", "[::1]:0"],
+    "referrals": ["tcp://192.0.2.1:4420"],
     "max_queues": 4, "queue_size": 32, "in_capsule": 0, "cqt": 50,
     "subsystems": [
-      {"nqn": "nqn.2026-01.org.example:a", "serial": "S1",
+      {"nqn": "nqn.2026-01.org.example:a", "serial": "S1", "ana_groups": 2,
        "hosts": ["nqn.2026-01.org.example:h"],
-       "namespaces": ["memory:1M", "file:/tmp/x,block=4096"]},
+       "namespaces": ["memory:1M", "file:/tmp/x,block=4096,anagrp=2"]},
       {"nqn": "nqn.2026-01.org.example:b"}]})");
   ASSERT_TRUE(file) << file.error().message;
   EXPECT_EQ(file->listen, (std::vector<nvme::HostPort>{{"127.0.0.1", 4420}, {"::1", 0}}));
@@ -81,6 +90,9 @@ TEST(Config, ReadsAFile) {
   EXPECT_EQ(file->target.subsystems[0].serial, "S1");
   EXPECT_EQ(file->target.subsystems[0].namespaces.size(), 2u);
   EXPECT_EQ(file->target.subsystems[0].hosts.size(), 1u);
+  EXPECT_EQ(file->target.subsystems[0].ana_groups, 2u);
+  EXPECT_EQ(file->target.subsystems[0].namespaces[1].ana_group, 2u);
+  EXPECT_EQ(file->target.referrals, (std::vector<nvme::HostPort>{{"192.0.2.1", 4420}}));
 }
 
 TEST(Config, RefusesAWrongFile) {
@@ -89,7 +101,8 @@ TEST(Config, RefusesAWrongFile) {
         R"({"max_queues": -1})", R"({"max_queues": "4"})", R"({"cqt": 70000})",
         R"({"subsystems": {}})", R"({"subsystems": [1]})", R"({"subsystems": [{"nqn": 1}]})",
         R"({"subsystems": [{"namespaces": ["x"]}]})", R"({"subsystems": [{"hosts": "x"}]})",
-        R"({"subsystems": [{"naqn": "x"}]})"}) {
+        R"({"subsystems": [{"naqn": "x"}]})", R"({"referrals": ["tcp://host:1"]})",
+        R"({"subsystems": [{"nqn": "x", "ana_groups": 129}]})"}) {
     const auto refused = parse_config(text);
     ASSERT_FALSE(refused) << text;
     EXPECT_FALSE(refused.error().message.empty());

@@ -200,7 +200,7 @@ def wrong_words(words):
                            (["close-queue"], "QID is missing"),
                            (["ns-add"], "SPEC is missing"), (["ns-add", "disk"], "no namespace"),
                            (["ns-resize", "1", "big"], "'big' is no size"),
-                           (["event"], "KIND is missing"),
+                           (["event"], "KIND is missing"), (["ana", "1"], "STATE is missing"),
                            (["subsystem-add"], "NQN is missing"),
                            (["subsystem-add", NQN, "--namespace", "disk"], "no namespace"),
                            (["referral-add", "tcp://somewhere"], "numeric address"),
@@ -214,6 +214,8 @@ def wrong_words(words):
                            (["drop", "--subsystem", "nqn.nobody"], "no subsystem nqn.nobody"),
                            (["event", "frob"], '"frob" is no event'),
                            (["subsystem-add", "disks"], "disks"),
+                           (["ana", "1", "change", "--subsystem", NQN], "no asymmetric access"),
+                           (["ana", "1", "frob", "--subsystem", NQN], '"frob" is no ANA state'),
                            (["subsystem-add", NQN], "already"),
                            (["subsystem-remove", "nqn.nobody"], "no subsystem nqn.nobody"),
                            (["allow-host", NQN, "--subsystem", NQN], "as every host may"),
@@ -354,6 +356,25 @@ def subsystems(words):
         check(named() == [OTHER], f"{named()}")
 
 
+def ways(words):
+    with Scene(words, {NQN: ["--ana", "2", "--namespace", "memory:1M,anagrp=2"]}) as scene:
+        with Host(scene.port) as admin:
+            admin.enable()
+            admin.configure_events(1 << 11)
+            with Host(scene.port, 1, admin.cntlid) as one:
+                scene.ctl("ana", "2", "inaccessible")
+                check(admin.ask(admin.sqe(0x0C)) == (0, 0x0C_03_02), "the event")
+                check(one.flush() == 0x302, "the way is open")
+                scene.ctl("ana", "2", "optimized", "--port", "1")
+                check(one.flush() == 0, "the way is closed")
+        check(scene.show()["subsystems"][0]["ana"] == [
+            {"group": 1, "state": "optimized"},
+            {"group": 2, "state": "inaccessible", "ports": [{"port": 1, "state": "optimized"}]}],
+            f"{scene.show()['subsystems'][0]['ana']}")
+        scene.refused("ana", "3", "optimized", says="its groups are 1 to 2")
+        scene.refused("ana", "2", "optimized", "--port", "2", says="no port 2")
+
+
 def events(words):
     with Scene(words, {NQN: ["--namespace", "memory:4M"]}) as scene:
         with Host(scene.port) as admin:
@@ -411,7 +432,7 @@ def page(words):
             check(operands == told[verb][1], f"{verb}: {operands} and {told[verb][1]}")
 
 
-ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces, subsystems, events,
+ALL = [every_word_arrives, wrong_words, connections, holes, restarts, namespaces, subsystems, ways, events,
        socket_of_its_own, page]
 
 
