@@ -57,18 +57,34 @@ std::uint64_t parse_status(const std::string& text) {
   return *high << 8 | *low;
 }
 
-std::uint64_t parse_opcode(const std::string& text) {
-  static const std::map<std::string, std::uint64_t> kNames = {
-      {"flush", 0}, {"write", 1}, {"read", 2}, {"compare", 5}, {"write-zeroes", 8}, {"dsm", 9}};
+struct Opcode {
+  std::uint64_t number = 0;
+  bool admin = false;  // a name that only admin commands have
+};
+
+Opcode parse_opcode(const std::string& text) {
+  static const std::map<std::string, Opcode> kNames = {{"flush", {0x00}},
+                                                       {"write", {0x01}},
+                                                       {"read", {0x02}},
+                                                       {"compare", {0x05}},
+                                                       {"write-zeroes", {0x08}},
+                                                       {"dsm", {0x09}},
+                                                       {"get-log", {0x02, true}},
+                                                       {"identify", {0x06, true}},
+                                                       {"abort", {0x08, true}},
+                                                       {"set-features", {0x09, true}},
+                                                       {"get-features", {0x0a, true}},
+                                                       {"keep-alive", {0x18, true}},
+                                                       {"format", {0x80, true}}};
   if (const auto named = kNames.find(text); named != kNames.end()) return named->second;
   const auto number = parse_number(text);
   if (!number || *number > 0xff) {
-    throw CLI::ValidationError(fmt::format(
-        "\"{}\" is no opcode: give a number up to 0xff, or flush, write, read, compare, "
-        "write-zeroes or dsm",
-        text));
+    std::string names;
+    for (const auto& [name, opcode] : kNames) names += (names.empty() ? "" : ", ") + name;
+    throw CLI::ValidationError(
+        fmt::format("\"{}\" is no opcode: give a number up to 0xff, or one of {}", text, names));
   }
-  return *number;
+  return {*number};
 }
 
 /// The target may have been started in another folder.
@@ -141,7 +157,11 @@ class Verb {
   Verb& nsid() { return number("--nsid", "nsid", "NSID", 0xffff'ffff, "Only of this namespace"); }
   Verb& opcode() {
     return words("--opcode", "OPCODE", "Only commands of this kind: a number, or read, write, …",
-                 [this](const std::string& text) { args_["opcode"] = parse_opcode(text); });
+                 [this](const std::string& text) {
+                   const Opcode opcode = parse_opcode(text);
+                   args_["opcode"] = opcode.number;
+                   if (opcode.admin) args_["queue"] = 0;
+                 });
   }
   Verb& count(const char* help) { return number("--count", "count", "N", ~std::uint64_t{0}, help); }
   Verb& lasts(const char* help, bool required = false) {

@@ -1,6 +1,7 @@
 #include "controller/admin_commands.h"
 
 #include "controller/controller.h"
+#include "controller/format.h"
 #include "controller/session.h"
 #include "nvme/admin.h"
 #include "nvme/fabrics.h"
@@ -95,6 +96,8 @@ AdminReply execute_admin(Controller& controller, Session& session,
       return controller.take_async_event_request(command);
     case AdminOpcode::abort:
       return abort(controller, sqe);
+    case AdminOpcode::format_nvm:
+      return execute_format(controller, command);
     case AdminOpcode::keep_alive:
       controller.keep_alive();
       return AdminReply::ok();
@@ -118,6 +121,7 @@ nvme::EffectsLog supported_commands(const Controller& controller) {
   }
   if (controller.subsystem().discovery()) return log;
   admin(AdminOpcode::abort);
+  admin(AdminOpcode::format_nvm, nvme::kEffectLbcc | nvme::kEffectNcc | nvme::kEffectCseNamespace);
   io(nvme::NvmOpcode::read);
   io(nvme::NvmOpcode::compare);
   io(nvme::NvmOpcode::flush);

@@ -22,7 +22,11 @@ void CachedDisk::submit(DiskOp& op) {
   if (op.error == 0 && op.kind == DiskOp::Kind::flush) {
     flush();
   } else if (op.error == 0 && changes && op.fua) {
-    make_stable(begin, end);
+    if (op.kind == DiskOp::Kind::deallocate) {
+      op.error = stable_.discard(begin, op.length_bytes);  // gives memory back, as `seen` has
+    } else {
+      make_stable(begin, end);
+    }
     forget(begin, end);
   } else if (op.error == 0 && changes) {
     mark(begin, end);

@@ -110,6 +110,7 @@ void Controller::end(const Error& reason) {
   // Requests that wait for an event go with the admin connection, which may be gone long before a
   // disk lets go of the last I/O queue.
   async_requests_.clear();
+  for (const auto& job : formats_) job->forget_command();
   owner_.log(fmt::format("End of {}: {}", describe(), reason.message));
   for (const auto& [qid, session] : io_) session->end(reason);
   if (admin_ != nullptr && !admin_lost_) admin_->end(reason);
@@ -117,7 +118,8 @@ void Controller::end(const Error& reason) {
 }
 
 void Controller::check_gone() {
-  if (gone_ || !ended_ || admin_ != nullptr || !io_.empty() || flushing_) return;
+  if (gone_ || !ended_ || admin_ != nullptr || !io_.empty() || flushing_ || !formats_.empty())
+    return;
   gone_ = true;
   owner_.controller_gone(*this);
 }
@@ -201,6 +203,7 @@ void Controller::stop() {
 }
 
 bool Controller::io_at_rest() const {
+  if (!formats_.empty()) return false;
   // Disabled, the connections themselves must be gone: what waits in one could be executed when
   // the controller is enabled again.
   if (!cc_.en) return io_.empty();
@@ -416,6 +419,24 @@ nvme::Status Controller::path_status(const Namespace& ns) const {
       return nvme::StatusCode::ana_transition;
   }
   return {};
+}
+
+// ---- Format NVM
+
+void Controller::start_format(Namespace& ns, std::uint32_t block_bytes,
+                              transport::ControllerCommand& command) {
+  formats_.push_back(std::make_unique<FormatJob>(*this, loop_.timers(), ns, block_bytes, command));
+  formats_.back()->step();
+}
+
+void Controller::format_ended(FormatJob& job, nvme::Status status) {
+  Namespace& ns = job.ns();
+  transport::ControllerCommand* const command = job.command();
+  std::erase_if(formats_, [&job](const auto& one) { return one.get() == &job; });
+  if (command != nullptr && !fatal_) admin_->respond(*command, status, 0);
+  if (status.ok()) subsystem_.formatted(ns);
+  if (stopping_) continue_stop();
+  check_gone();
 }
 
 // ---- errors

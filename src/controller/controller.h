@@ -26,6 +26,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@
 #include "controller/disk.h"
 #include "controller/events.h"
 #include "controller/features.h"
+#include "controller/format.h"
 #include "controller/subsystem.h"
 #include "nvme/admin.h"
 #include "nvme/fabrics.h"
@@ -159,6 +161,12 @@ class Controller {
   /// is closed. Base 2.1 §8.1.1.
   [[nodiscard]] nvme::Status path_status(const Namespace& ns) const;
 
+  // Format NVM.
+  void start_format(Namespace& ns, std::uint32_t block_bytes,
+                    transport::ControllerCommand& command);
+  /// From the job, which is destroyed. Answers the command and tells of the change.
+  void format_ended(FormatJob& job, nvme::Status status);
+
   // Error Information log, the newest first.
   void record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::Status status, bool has_lba);
   [[nodiscard]] const std::deque<nvme::ErrorEntry>& errors() const { return errors_; }
@@ -207,6 +215,7 @@ class Controller {
   bool flush_complete_ = false;
   Namespace* flushing_ns_ = nullptr;
   FlushOp flush_op_;
+  std::vector<std::unique_ptr<FormatJob>> formats_;
 
   Session* admin_ = nullptr;
   bool admin_lost_ = false;

@@ -15,7 +15,7 @@ namespace nvmf::controller {
 struct DiskOp {
   enum class Kind : std::uint8_t { read, write, flush, write_zeroes, deallocate };
   Kind kind = Kind::read;
-  bool fua = false;                // write, write_zeroes: stable when complete
+  bool fua = false;                // write, write_zeroes, deallocate: stable when complete
   bool deallocate = false;         // write_zeroes: may deallocate (DEAC)
   std::uint64_t offset_bytes = 0;  // a multiple of the block size, inside the disk
   std::uint64_t length_bytes = 0;
@@ -60,6 +60,8 @@ class Disk {
   /// (they end as ECANCELED, never inside this call). A disk without a volatile cache loses
   /// nothing.
   virtual void power_loss() {}
+  /// Blocks have another size from now on; for disks that speak of blocks.
+  virtual void formatted(std::uint32_t /*block_bytes*/) {}
   /// Another size from now on, a multiple of the block size and not 0; operations beyond it end as
   /// ENODATA.
   virtual Result<void> resize(std::uint64_t /*size_bytes*/) {

@@ -35,6 +35,8 @@ class FaultyDisk final : public Disk {
   void power_loss() override;
   Result<void> resize(std::uint64_t size_bytes) override { return inner_->resize(size_bytes); }
 
+  void formatted(std::uint32_t block_bytes) override { place_.block_bytes = block_bytes; }
+
   [[nodiscard]] const Place& place() const { return place_; }
   /// Ghosts that wait for their time.
   [[nodiscard]] std::size_t ghosts() const;

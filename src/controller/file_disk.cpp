@@ -98,9 +98,10 @@ void FileDisk::on_complete(FileOp& file) {
 void FileDisk::complete(Slot& slot) {
   DiskOp& op = *slot.op;
   op.error = slot.error;
-  // Zeroes are made by fallocate, which has no durable form: a sync follows.
-  if (op.error == 0 && op.fua && op.kind == DiskOp::Kind::write_zeroes &&
-      slot.kind != FileOp::Kind::sync) {
+  // Zeroes and holes are made by fallocate, which has no durable form: a sync follows.
+  const bool fallocated =
+      op.kind == DiskOp::Kind::write_zeroes || op.kind == DiskOp::Kind::deallocate;
+  if (op.error == 0 && op.fua && fallocated && slot.kind != FileOp::Kind::sync) {
     slot.kind = FileOp::Kind::sync;
     slot.done_bytes = 0;
     file_->submit(slot);

@@ -65,6 +65,8 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   id.cntrltype = nvme::ControllerType::io;
   id.cmic = nvme::kCmicMultiPort | nvme::kCmicMultiController;
   id.lpa |= nvme::kLpaEffects;
+  id.oacs = nvme::kOacsFormat;
+  id.fna = nvme::kFnaNoBroadcast;
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;
   id.cqes = 4u << 4 | 4;
@@ -109,7 +111,12 @@ nvme::IdentifyNamespace identify_namespace(const Subsystem& subsystem, const Nam
   id.nvmcap.low = ns.disk->size_bytes();
   id.nsattr = ns.disk->read_only() ? nvme::kNsattrWriteProtected : 0;
   id.nguid = ns.nguid;
-  id.lbaf[0].lbads = static_cast<std::uint8_t>(std::countr_zero(ns.block_bytes));
+  const std::vector<std::uint32_t> sizes = block_sizes(ns);
+  id.nlbaf = static_cast<std::uint8_t>(sizes.size() - 1);
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    id.lbaf[i].lbads = static_cast<std::uint8_t>(std::countr_zero(sizes[i]));
+    if (sizes[i] == ns.block_bytes) id.flbas = static_cast<std::uint8_t>(i);
+  }
   return id;
 }
 

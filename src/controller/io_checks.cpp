@@ -52,6 +52,7 @@ Status IoQueue::check(Slot& slot) const {
   use(slot, controller_.subsystem().find(sqe.nsid));
   if (slot.ns == nullptr) return refuse(StatusCode::invalid_namespace);
   if (const Status path = controller_.path_status(*slot.ns); !path.ok()) return path;
+  if (slot.ns->formatting) return StatusCode::format_in_progress;
   const bool changes =
       slot.what == Work::write || slot.what == Work::write_zeroes || slot.what == Work::deallocate;
   if (changes && slot.ns->disk->read_only()) return refuse(StatusCode::namespace_write_protected);
@@ -113,6 +114,7 @@ Status IoQueue::check_flush(Slot& slot) const {
   const Namespace* const ns = controller_.subsystem().find(nsid);
   if (ns == nullptr) return refuse(StatusCode::invalid_namespace);
   if (const Status path = controller_.path_status(*ns); !path.ok()) return path;
+  if (ns->formatting) return StatusCode::format_in_progress;
   slot.index = nsid - 1;
   slot.count = nsid;
   return {};

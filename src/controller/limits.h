@@ -72,6 +72,10 @@ inline constexpr std::chrono::seconds kDiscoveryIdleTimeout{120};
 /// stop() gives the disks this long to finish what they are doing.
 inline constexpr std::chrono::seconds kStopTimeout{5};
 
+/// Format NVM waits this long for the commands that use its namespace, and looks that often.
+inline constexpr std::chrono::seconds kFormatWait{10};
+inline constexpr std::chrono::milliseconds kFormatPoll{1};
+
 /// File operations that one file_disk has under way; more wait.
 inline constexpr std::size_t kFileOpsMax = 256;
 

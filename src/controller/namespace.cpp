@@ -49,6 +49,13 @@ std::array<std::byte, 16> stable_bytes(std::string_view text, std::uint64_t salt
   return bytes;
 }
 
+std::vector<std::uint32_t> block_sizes(const Namespace& ns) {
+  // A disk of the caller's may have blocks of its own kind: those stay.
+  if (ns.block_bytes != 512 && ns.block_bytes != 4096) return {ns.block_bytes};
+  if (ns.disk->size_bytes() % 4096 != 0) return {512};
+  return {512, 4096};
+}
+
 NamespaceMaker::NamespaceMaker(transport::Loop& loop, const TargetConfig* config, Faults* faults)
     : loop_(loop), config_(config), faults_(faults) {}
 

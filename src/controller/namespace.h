@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "controller/config.h"
 #include "controller/disk.h"
@@ -26,9 +27,13 @@ struct Namespace {
   std::unique_ptr<Disk> disk;
   /// Commands that use it; a namespace that was removed stays in memory until there is none.
   std::size_t users = 0;
+  bool formatting = false;  // no command may begin to use it
 
   [[nodiscard]] std::uint64_t blocks() const { return disk->size_bytes() / block_bytes; }
 };
+
+/// The block sizes between which Format NVM can choose, in the order of the LBA formats.
+std::vector<std::uint32_t> block_sizes(const Namespace& ns);
 
 /// Makes the namespaces of a target. Loop's thread.
 class NamespaceMaker {

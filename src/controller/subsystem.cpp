@@ -195,6 +195,10 @@ Result<void> Subsystem::resize_namespace(std::uint32_t nsid, std::uint64_t size_
   return {};
 }
 
+void Subsystem::formatted(const Namespace& ns) {
+  if (find(ns.nsid) == &ns) changed(ns.nsid);  // it may have been removed meanwhile
+}
+
 Result<void> Subsystem::set_ana_state(std::uint32_t group, nvme::AnaState state,
                                       std::uint16_t port_id) {
   if (group < 1 || group > ana_groups_.size()) {

@@ -309,6 +309,22 @@ Sqe set_host_behavior() {
   return set_features(Feature::host_behavior, 0);
 }
 
+Sqe FormatCommand::to_sqe() const {
+  Sqe sqe;
+  sqe.opcode = static_cast<std::uint8_t>(AdminOpcode::format_nvm);
+  sqe.nsid = nsid;
+  sqe.cdw10 = (format & 0xfu) | (protection & 7u) << 5 | (erase & 7u) << 9 |
+              static_cast<std::uint32_t>(format >> 4 & 3) << 12;
+  return sqe;
+}
+
+FormatCommand FormatCommand::from_sqe(const Sqe& sqe) {
+  return {.nsid = sqe.nsid,
+          .format = static_cast<std::uint8_t>((sqe.cdw10 & 0xf) | (sqe.cdw10 >> 12 & 3) << 4),
+          .protection = static_cast<std::uint8_t>(sqe.cdw10 >> 5 & 7),
+          .erase = static_cast<std::uint8_t>(sqe.cdw10 >> 9 & 7)};
+}
+
 Sqe async_event_request() {
   return admin_command(AdminOpcode::async_event_request);
 }

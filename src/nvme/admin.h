@@ -102,6 +102,21 @@ struct HostBehavior {
 };
 Sqe set_host_behavior();  // its data is a HostBehavior
 
+/// Format NVM. Base 2.1 §5.1.10, NVM 1.1 §4.1.2. Without metadata.
+struct FormatCommand {
+  std::uint32_t nsid = 0;
+  std::uint8_t format = 0;      // index of the LBA format: LBAFL and LBAFU
+  std::uint8_t protection = 0;  // PI: 0 none
+  std::uint8_t erase = 0;       // SES: kErase*
+
+  [[nodiscard]] Sqe to_sqe() const;
+  static FormatCommand from_sqe(const Sqe& sqe);
+  friend bool operator==(const FormatCommand&, const FormatCommand&) = default;
+};
+inline constexpr std::uint8_t kEraseNone = 0;
+inline constexpr std::uint8_t kEraseUserData = 1;
+inline constexpr std::uint8_t kEraseCryptographic = 2;
+
 Sqe async_event_request();
 Sqe keep_alive();
 /// Abort of command `cid` on submission queue `sqid`.

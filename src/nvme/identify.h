@@ -82,6 +82,8 @@ inline constexpr std::uint16_t kOacsSecurity = 1u << 0;
 inline constexpr std::uint16_t kOacsFormat = 1u << 1;
 inline constexpr std::uint16_t kOacsFirmware = 1u << 2;
 inline constexpr std::uint16_t kOacsNamespaceManagement = 1u << 3;
+/// FNA bit 3: Format NVM takes one namespace only, not NSID FFFFFFFFh.
+inline constexpr std::uint8_t kFnaNoBroadcast = 1u << 3;
 /// LPA.
 inline constexpr std::uint8_t kLpaSmartPerNamespace = 1u << 0;
 inline constexpr std::uint8_t kLpaEffects = 1u << 1;

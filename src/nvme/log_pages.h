@@ -147,6 +147,7 @@ inline constexpr std::uint32_t kEffectLbcc = 1u << 1;       // logical block con
 inline constexpr std::uint32_t kEffectNcc = 1u << 2;
 inline constexpr std::uint32_t kEffectNic = 1u << 3;
 inline constexpr std::uint32_t kEffectCcc = 1u << 4;
+inline constexpr std::uint32_t kEffectCseNamespace = 1u << 16;   // no other for its namespace
 inline constexpr std::uint32_t kEffectUuidSelection = 1u << 19;  // USS
 struct EffectsLog {
   std::array<std::uint32_t, 256> acs{};   // by admin opcode

@@ -128,7 +128,7 @@ TEST_F(AdminTest, GivesLogPagesInPieces) {
   const auto effects = nvme::EffectsLog::decode(whole.data);
   EXPECT_NE(effects.iocs[0x01] & nvme::kEffectLbcc, 0u);
   EXPECT_EQ(effects.iocs[0x02], nvme::kEffectSupported);
-  EXPECT_EQ(effects.acs[0x80], 0u);  // no Format
+  EXPECT_EQ(effects.acs[0x84], 0u);  // no Sanitize
 
   // Longer than the page: zeroes follow. Past its end, unaligned, unknown: refused.
   const Answer longer = h->log(LogPage::firmware_slot, 65536);
