@@ -85,8 +85,10 @@ class Connection final : public host::SubsystemEvents {
   void set_policy(const nlohmann::json& args, control::Responder respond);
   void reset(control::Responder respond);
   host::Task<void> run_accept(std::uint32_t nsid, control::Responder respond);
-  void identify(const nlohmann::json& args, control::Responder respond);
-  host::Task<void> run_identify(nvme::Sqe sqe, control::Responder respond);
+  void passthrough(const nlohmann::json& args, control::Server::Payload payload,
+                   control::Responder respond);
+  host::Task<void> run_passthrough(host::PassthroughCommand command,
+                                   control::Server::Payload payload, control::Responder respond);
 
   ConnectOptions options_;
   const control::RuntimeDir& runtime_;

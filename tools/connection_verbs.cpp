@@ -9,8 +9,8 @@
 #include "frontends/nbd/uri.h"
 #include "host/log.h"
 #include "nvme/address.h"
-#include "nvme/admin.h"
 #include "nvme/text.h"
+#include "tool_passthrough.h"
 #include "tool_timers.h"
 
 namespace nvmf::tools {
@@ -19,7 +19,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::size_t kIdentifyBytes = 4096;
 /// Fences that are shown, one by one; of more there is the number.
 constexpr std::size_t kFencesShownMax = 64;
 
@@ -81,9 +80,11 @@ void Connection::add_verbs() {
     if (!nsid) return respond.fail(nsid.error());
     host::spawn(run_accept(static_cast<std::uint32_t>(*nsid), std::move(respond)));
   });
-  control_.handle("identify", [this](const json& args, control::Responder respond) {
-    identify(args, std::move(respond));
-  });
+  control_.handle_payload(
+      kPassthroughVerb,
+      [this](const json& args, control::Server::Payload payload, control::Responder respond) {
+        passthrough(args, std::move(payload), std::move(respond));
+      });
   control_.handle("disconnect", [this](const json& args, control::Responder respond) {
     const auto force = args.find("force");
     respond.succeed({{"pid", ::getpid()}});
@@ -108,6 +109,11 @@ json Connection::health() const {
   s["io_fails_in_ms"] = ms_or_null(h.io_fails_in);
   s["gone_in_ms"] = ms_or_null(h.gone_in);
   s["policy"] = to_json(h.policy);
+  if (const host::AssociationInfo* info = subsystem_->info()) {
+    s["transfer_bytes_max"] = std::min<std::uint64_t>(
+        info->controller.max_transfer_bytes(info->cap.mpsmin).value_or(control::kPayloadBytesMax),
+        control::kPayloadBytesMax);
+  }
   return s;
 }
 
@@ -251,41 +257,42 @@ host::Task<void> Connection::run_accept(std::uint32_t nsid, control::Responder r
   respond.succeed({{"accepted", std::move(accepted)}});
 }
 
-void Connection::identify(const json& args, control::Responder respond) {
-  const auto cns = control::unsigned_arg(args, "cns", 0xff, 1);
-  const auto nsid = control::unsigned_arg(args, "nsid", 0xffffffff, 0);
-  const auto cntid = control::unsigned_arg(args, "cntid", 0xffff, 0);
-  const auto csi = control::unsigned_arg(args, "csi", 0xff, 0);
-  for (const auto* number : {&cns, &nsid, &cntid, &csi}) {
-    if (!*number) return respond.fail(number->error());
+/// A tool's command. Its data lives in this frame; the subsystem's end waits for it.
+host::Task<void> Connection::run_passthrough(host::PassthroughCommand command,
+                                             control::Server::Payload payload,
+                                             control::Responder respond) {
+  std::vector<std::byte> data = std::move(payload.bytes);
+  if (!data.empty()) {
+    command.direction = transport::DataDirection::to_controller;
+  } else if (payload.room_bytes != 0) {
+    command.direction = transport::DataDirection::from_controller;
+    data.resize(payload.room_bytes);
   }
-  nvme::IdentifyCommand command;
-  command.cns = static_cast<nvme::Cns>(*cns);
-  command.nsid = static_cast<std::uint32_t>(*nsid);
-  command.cntid = static_cast<std::uint16_t>(*cntid);
-  command.csi = static_cast<nvme::Csi>(*csi);
-  host::spawn(run_identify(command.to_sqe(), std::move(respond)));
+  command.data = data;
+  const bool reads = command.direction == transport::DataDirection::from_controller;
+  const Result<host::CommandOutcome> outcome = co_await subsystem_->passthrough(command);
+  if (outcome) {
+    data.resize(reads ? outcome->received_bytes : 0);
+    respond.succeed(passthrough_answer(*outcome), std::move(data));
+  } else if (outcome.error().code == ENOTCONN && state_ == State::live) {
+    respond.fail({fmt::format("{} has lost its target and cannot ask it: `nvmf list` says why, and "
+                              "when it tries again",
+                              claim_.name()),
+                  ENOTCONN});
+  } else {
+    respond.fail(outcome.error());
+  }
 }
 
-/// The subsystem's end waits for admin commands under way, and so ours for this.
-host::Task<void> Connection::run_identify(nvme::Sqe sqe, control::Responder respond) {
-  std::vector<std::byte> data(kIdentifyBytes);
-  const Result<host::CommandOutcome> outcome =
-      co_await subsystem_->admin(sqe, transport::DataDirection::from_controller, data);
-  if (!outcome) {
-    const bool lost = outcome.error().code == ENOTCONN && state_ == State::live;
-    respond.fail(lost ? Error{fmt::format("{} has lost its target and cannot ask it: `nvmf list` "
-                                          "says why, and when it tries again",
-                                          claim_.name()),
-                              ENOTCONN}
-                      : outcome.error());
-  } else if (!outcome->cqe.status.ok()) {
-    respond.fail({fmt::format("the controller answered Identify with {}",
-                              nvme::describe(outcome->cqe.status, nvme::StatusContext::admin)),
-                  EREMOTEIO});
-  } else {
-    respond.succeed({{"data", nvme::format_hex(data)}});
+void Connection::passthrough(const json& args, control::Server::Payload payload,
+                             control::Responder respond) {
+  auto command = parse_passthrough(args);
+  if (!command) return respond.fail(command.error());
+  if (!payload.bytes.empty() && payload.room_bytes != 0) {
+    return respond.fail({"a command moves data in one direction only", EINVAL});
   }
+  if (state_ == State::ending) return respond.fail({claim_.name() + " is ending", ESHUTDOWN});
+  host::spawn(run_passthrough(*command, std::move(payload), std::move(respond)));
 }
 
 }  // namespace nvmf::tools

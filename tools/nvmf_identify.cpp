@@ -1,62 +1,49 @@
 // nvmf id-ctrl, nvmf id-ns.
 #include <fmt/format.h>
 
-#include <cstdio>
-
+#include "nvme/admin.h"
 #include "nvme/identify.h"
 #include "nvme/json.h"
 #include "nvme/print.h"
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
+#include "tool_port.h"
 #include "tool_program.h"
 
 namespace nvmf::tools {
 
 namespace {
 
-constexpr const char* kProgram = "nvmf";
-
-/// EINVAL is the user's doing, everything else the world's.
-int refuse(const Error& error) {
-  complain(kProgram, error.message);
-  return error.code == EINVAL ? kExitUsage : kExitFailure;
-}
-
-/// Into stdout's buffer: main() sees whether it can be written out.
-int write_raw(const std::vector<std::byte>& data) {
-  return std::fwrite(data.data(), 1, data.size(), stdout) == data.size() ? kExitSuccess
-                                                                         : kExitFailure;
-}
-
-void show(const std::string& text) {
-  fmt::print("{}{}", text, text.ends_with('\n') ? "" : "\n");
+Result<std::vector<std::byte>> identify(CommandPort& port, const nvme::IdentifyCommand& command) {
+  std::vector<std::byte> data(nvme::kIdentifyBytes);
+  const auto sqe = command.to_sqe();
+  const auto reply = read_admin(port, sqe, data);
+  if (auto ok = judge(port, sqe, true, reply); !ok) return std::unexpected(ok.error());
+  return data;
 }
 
 }  // namespace
 
 int id_ctrl(const IdentifyWords& words) {
-  const auto target = Target::find(words.target, words.temporary);
-  if (!target) return refuse(target.error());
-  const auto data = identify(*target, {.cns = nvme::Cns::controller});
-  if (!data) return refuse({fmt::format("{}: {}", words.target, data.error().message)});
+  auto port = CommandPort::open(words.target, words.temporary, PortUse::admin);
+  if (!port) return refuse(port.error());
+  const auto data = identify(**port, {.cns = nvme::Cns::controller});
+  if (!data) return refuse(data.error());
   if (words.format == OutputFormat::binary) return write_raw(*data);
   const auto id = nvme::IdentifyController::decode(*data);
-  show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id));
-  return kExitSuccess;
+  return show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id));
 }
 
 int id_ns(const IdentifyWords& words) {
-  const auto target = Target::find(words.target, words.temporary);
-  if (!target) return refuse(target.error());
-  const auto nsid = words.nsid ? words.nsid : target->nsid;
-  if (!nsid) {
-    return refuse({"name a namespace: NAMEn<NSID>, a URI with /NSID, or --namespace-id", EINVAL});
-  }
-  const auto data = identify(*target, {.cns = nvme::Cns::identify_namespace, .nsid = *nsid});
-  if (!data) return refuse({fmt::format("{}: {}", words.target, data.error().message)});
+  auto port = CommandPort::open(words.target, words.temporary, PortUse::admin);
+  if (!port) return refuse(port.error());
+  const auto nsid = wanted_nsid(**port, words.nsid);
+  if (!nsid) return refuse(nsid.error());
+  const auto data = identify(**port, {.cns = nvme::Cns::identify_namespace, .nsid = *nsid});
+  if (!data) return refuse(data.error());
   if (words.format == OutputFormat::binary) return write_raw(*data);
   const auto id = nvme::IdentifyNamespace::decode(*data);
-  show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id, *nsid));
-  return kExitSuccess;
+  return show(words.format == OutputFormat::json ? nvme::to_json(id) : nvme::print(id, *nsid));
 }
 
 }  // namespace nvmf::tools

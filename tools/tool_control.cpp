@@ -1,6 +1,7 @@
 #include "tool_control.h"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "control/client.h"
 #include "io/reactor.h"
@@ -37,6 +38,56 @@ std::vector<ControlAnswer> call_all(const std::vector<std::string>& sockets, std
 ControlAnswer call(const std::string& socket, std::string_view verb, const json& args,
                    Duration timeout) {
   return call_all({socket}, verb, args, timeout).front();
+}
+
+ControlAnswer call(const std::string& socket, std::string_view verb, const json& args,
+                   Duration timeout, ControlPayload& payload) {
+  ControlAnswer answer;
+  auto reactor = io::make_reactor();
+  if (!reactor) {
+    answer.ok = std::unexpected(reactor.error());
+    return answer;
+  }
+  transport::Endpoint at;
+  at.unix_path = socket;
+  std::unique_ptr<control::Call> asked;
+  asked = std::make_unique<control::Call>(**reactor, at,
+                                          [&](const Result<void>& ok, const json& fields) {
+                                            answer = {ok, std::make_shared<json>(fields)};
+                                            payload.bytes = asked->take_payload();
+                                            (*reactor)->stop();
+                                          });
+  asked->attach_payload(std::exchange(payload.bytes, {}), payload.room_bytes);
+  asked->start(verb, args, timeout);
+  (*reactor)->run();
+  return answer;
+}
+
+ControlAnswer follow(const std::string& socket, std::string_view verb, const json& args,
+                     Duration timeout, const std::function<bool(const json&)>& on_news) {
+  ControlAnswer answer;
+  auto reactor = io::make_reactor();
+  if (!reactor) {
+    answer.ok = std::unexpected(reactor.error());
+    return answer;
+  }
+  transport::Endpoint at;
+  at.unix_path = socket;
+  std::unique_ptr<control::Call> asked;
+  bool enough = false;
+  asked = std::make_unique<control::Call>(**reactor, at,
+                                          [&](const Result<void>& ok, const json& fields) {
+                                            answer = {ok, std::make_shared<json>(fields)};
+                                            (*reactor)->stop();
+                                          });
+  asked->follow([&](const json& news) {
+    if (enough || on_news(news)) return;
+    enough = true;
+    asked->stop();
+  });
+  asked->start(verb, args, timeout);
+  (*reactor)->run();
+  return answer;
 }
 
 }  // namespace nvmf::tools

@@ -2,15 +2,13 @@
 // for which a connection is made and ended for that one command.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "control/runtime_dir.h"
 #include "host/params.h"
-#include "nvme/admin.h"
 #include "nvme/result.h"
 
 namespace nvmf::tools {
@@ -33,9 +31,6 @@ struct Target {
   /// "nvmf0", "nvmf0n1" or a URI. EINVAL for what cannot be meant, ENOENT for what is not there.
   static Result<Target> find(const std::string& text, const TemporaryOptions& options);
 };
-
-/// The 4096 bytes of an Identify command. A status other than success is an error that names it.
-Result<std::vector<std::byte>> identify(const Target& target, const nvme::IdentifyCommand& command);
 
 /// "nvmf0n12" is namespace 12 of "nvmf0"; nothing if the text does not end that way.
 std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text);

@@ -1,0 +1,36 @@
+// What the verbs of nvmf that ask controllers have in common: how an answer is judged, and how it
+// is shown.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "nvme/command.h"
+#include "nvme/result.h"
+#include "tool_port.h"
+
+namespace nvmf::tools {
+
+/// Says so, and returns the status to exit with: EINVAL is the user's doing, everything else the
+/// world's.
+int refuse(const Error& error);
+
+/// An Error that names the target, and says what the controller answered and what to try, unless
+/// the reply is a success.
+Result<void> judge(const CommandPort& port, const nvme::Sqe& sqe, bool admin,
+                   const Result<PortReply>& reply);
+
+/// What was given, or what the target names. EINVAL if neither does.
+Result<std::uint32_t> wanted_nsid(const CommandPort& port,
+                                  const std::optional<std::uint32_t>& given);
+
+// Into stdout's buffer: main() sees whether it can be written out.
+/// As it is.
+int write_raw(std::span<const std::byte> data);
+/// With a newline at its end.
+int show(const std::string& text);
+
+}  // namespace nvmf::tools
