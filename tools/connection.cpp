@@ -110,7 +110,7 @@ void Connection::on_live() {
   state_ = State::live;
   log(LogLevel::info,
       fmt::format("connected to {} at {} with {} I/O queues", options_.params.subnqn,
-                  options_.params.address(), subsystem_->statistics().size()));
+                  options_.params.address(), subsystem_->statistics().live_io_queues()));
   if (options_.run.empty()) {
     announce();
   } else if (auto started = start_command(); !started) {

@@ -151,7 +151,8 @@ json Connection::status(const std::vector<host::NamespaceHealth>& healths) const
         for_ever ? json(nullptr)
                  : json(std::max<std::int64_t>(to_ms(live_at_ + p.hold_writes - loop_.now()), 0));
     json& queues = s["queues"] = json::array();
-    for (const host::QueueStatistics& q : subsystem_->statistics()) {
+    for (const host::QueueStatistics& q : subsystem_->statistics().queues) {
+      if (q.qid == 0 || !q.live) continue;
       queues.push_back({{"qid", q.qid},
                         {"reactor", q.reactor},
                         {"commands", q.commands},

@@ -18,8 +18,10 @@ std::string seconds_text(Duration d) {
 
 }  // namespace
 
-AdminQueue::AdminQueue(transport::Loop& loop, std::move_only_function<void(const Error&)> on_down)
+AdminQueue::AdminQueue(transport::Loop& loop, QueueCounters& counters,
+                       std::move_only_function<void(const Error&)> on_down)
     : QueueLink(loop, 0),
+      counters_(counters),
       on_down_(std::move(on_down)),
       own_(loop, kAdminWaitersMax),
       passthrough_(loop, kPassthroughWaitersMax) {
@@ -45,7 +47,10 @@ Task<Result<CommandOutcome>> AdminQueue::execute(nvme::Sqe sqe, transport::DataD
   }
   ++submitted_;
   submitted_at_ = loop().now();
+  const Instant began = submitted_at_;
+  count(counters_.commands);
   Result<CommandOutcome> outcome = co_await run(sqe, direction, data, timeout);
+  count_outcome(direction, data.size(), loop().now() - began, outcome ? &*outcome : nullptr);
   own_.give_back();
   co_return outcome;
 }
@@ -80,6 +85,8 @@ Task<PassedThrough> AdminQueue::pass(nvme::Sqe sqe, transport::DataDirection dir
   }
   ++submitted_;
   submitted_at_ = loop().now();
+  const Instant began = submitted_at_;
+  count(counters_.commands);
   AwaitedCommand command(sqe, direction, data);
   bool told = false;
   std::optional<transport::Timer> deadline;
@@ -91,21 +98,37 @@ Task<PassedThrough> AdminQueue::pass(nvme::Sqe sqe, transport::DataDirection dir
                        ETIMEDOUT});
     }
     // Of one that is not out yet, the controller knows nothing.
-    if (command.delivery == transport::Delivery::unanswered) on_overdue(command.sqe.cid);
+    if (command.delivery == transport::Delivery::unanswered) {
+      count(counters_.timeouts);
+      on_overdue(command.sqe.cid);
+    }
     deadline->arm(loop().now() + kAbortGrace);
   });
   deadline->arm(loop().now() + timeout);
   co_await SubmitAwaiter{qpair(), command};
   deadline.reset();
   passthrough_.give_back();
-  if (command.delivery == transport::Delivery::answered) {
-    co_return PassedThrough{.outcome = CommandOutcome{command.cqe, command.received_bytes}};
-  }
+  const bool answered = command.delivery == transport::Delivery::answered;
+  const CommandOutcome outcome{command.cqe, command.received_bytes};
+  count_outcome(direction, data.size(), loop().now() - began, answered ? &outcome : nullptr);
+  if (answered) co_return PassedThrough{.outcome = outcome};
   const bool sent = command.delivery == transport::Delivery::unanswered;
   if (sent && changes_data) unanswered_changes_ = true;
   // The reason of the queue's end follows the commands' completions.
   co_await wait_ended();
   co_return PassedThrough{.sent = sent, .overdue = told, .why = reason()};
+}
+
+void AdminQueue::count_outcome(transport::DataDirection direction, std::size_t bytes,
+                               Duration latency, const CommandOutcome* outcome) {
+  if (outcome != nullptr) counters_.latencies.record(LatencyKind::other, latency);
+  if (outcome == nullptr || !outcome->cqe.status.ok()) {
+    count(counters_.errors);
+  } else if (direction == transport::DataDirection::from_controller) {
+    count(counters_.read_bytes, bytes);
+  } else if (direction == transport::DataDirection::to_controller) {
+    count(counters_.written_bytes, bytes);
+  }
 }
 
 Task<Result<CommandOutcome>> AdminQueue::execute_event_request() {

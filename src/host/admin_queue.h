@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 
+#include "host/counters.h"
 #include "host/passthrough.h"
 #include "host/queue_link.h"
 #include "host/slot_share.h"
@@ -39,8 +40,9 @@ struct PassedThrough {
 
 class AdminQueue final : public QueueLink {
  public:
-  /// `on_down`: see QueueLink; called on the loop's thread.
-  AdminQueue(transport::Loop& loop, std::move_only_function<void(const Error&)> on_down);
+  /// `on_down`: see QueueLink; called on the loop's thread. `counters` must outlive it.
+  AdminQueue(transport::Loop& loop, QueueCounters& counters,
+             std::move_only_function<void(const Error&)> on_down);
 
   /// One admin or fabrics command. `data` is the caller's until then; `timeout` counts from
   /// submission, waiting for a slot not included (that ends with the commands before). An Error
@@ -84,7 +86,11 @@ class AdminQueue final : public QueueLink {
 
   void on_down(const Error& reason) override;
   void share_slots();
+  /// `outcome` nullptr: it was never answered.
+  void count_outcome(transport::DataDirection direction, std::size_t bytes, Duration latency,
+                     const CommandOutcome* outcome);
 
+  QueueCounters& counters_;
   std::move_only_function<void(const Error&)> on_down_;
   KeepAlive keep_alive_;
   SlotShare own_;

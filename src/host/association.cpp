@@ -29,9 +29,11 @@ std::string context(const Association& a) {
 
 }  // namespace
 
-Association::Association(ConnectParams params, std::vector<transport::Loop*> loops)
+Association::Association(ConnectParams params, std::vector<transport::Loop*> loops,
+                         std::shared_ptr<ConnectionCounters> counters)
     : params_(std::move(params)),
       loops_(std::move(loops)),
+      counters_(counters ? std::move(counters) : std::make_shared<ConnectionCounters>()),
       ended_(*loops_.at(0)),
       tasks_(*loops_[0]),
       keep_alive_timer_(loops_[0]->timers(), [this] { check_keep_alive(); }) {
@@ -44,9 +46,10 @@ Association::~Association() {
 
 void Association::renew_admin() {
   // An admin queue that fails to open is bring_up()'s affair; later its end is everyone's.
-  admin_ = std::make_unique<AdminQueue>(control(), [this](const Error& reason) {
-    if (info.cntlid != 0) lose(reason);
-  });
+  admin_ =
+      std::make_unique<AdminQueue>(control(), counters_->queue(0), [this](const Error& reason) {
+        if (info.cntlid != 0) lose(reason);
+      });
 }
 
 Association::QueueSlot& Association::add_queue() {
@@ -54,13 +57,13 @@ Association::QueueSlot& Association::add_queue() {
   const std::size_t index = queues_.size();
   QueueSlot& slot = queues_.emplace_back();
   slot.reactor = index % loops_.size();
-  slot.counters = std::make_unique<QueueCounters>();
   // Both come on the reactor, before close_queue() goes on there; so does what they post here.
   IoQueueEvents events;
   events.on_down = [this, &slot, &loop = control()](const QueueDown& down) {
     loop.post([this, &slot, down] { queue_down(slot, down); });
   };
   const auto qid = static_cast<std::uint16_t>(index + 1);
+  slot.counters = &counters_->queue(qid);
   events.on_overdue = [this, qid, &loop = control()](std::uint16_t cid) {
     loop.post([this, qid, cid] { spawn(abort(qid, cid)); });
   };
@@ -84,6 +87,7 @@ Task<void> Association::abort(std::uint16_t qid, std::uint16_t cid) {
   }
   if (ending() || !admin_->live() || aborts_ > info.controller.acl) co_return;
   ++aborts_;
+  count(counters_->aborts);
   log(LogLevel::warning, fmt::format("{}: command {} on queue {} is overdue and is aborted",
                                      context(*this), cid, qid));
   (void)co_await admin_->execute(nvme::abort_command(qid, cid), params_.admin_timeout);
@@ -94,6 +98,7 @@ Task<PassedThrough> Association::pass(nvme::Sqe sqe, transport::DataDirection di
                                       std::span<std::byte> data, Duration timeout,
                                       bool changes_data) {
   const Gate::Pass inside(tasks_);
+  count(counters_->passthrough_commands);
   co_return co_await admin_->pass(sqe, direction, data, timeout, changes_data,
                                   [this](std::uint16_t cid) { spawn(abort(0, cid)); });
 }
@@ -321,6 +326,7 @@ void Association::check_keep_alive() {
     const bool traffic = submitted != std::exchange(submitted_at_check_, submitted);
     if (!traffic || !info.traffic_based_keep_alive) {
       keep_alive_sent_at_ = now;
+      count(counters_->keep_alives);
       admin_->submit_keep_alive([this](nvme::Status status) {
         if (status.ok()) return;
         lose(Error{fmt::format("{} refused a Keep Alive: {}", admin_->describe(),

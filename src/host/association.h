@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "host/admin_queue.h"
+#include "host/counters.h"
 #include "host/events.h"
 #include "host/fence_time.h"
 #include "host/io_queue.h"
@@ -63,15 +64,17 @@ inline constexpr Duration kDisableWait = std::chrono::seconds(2);
 class Association {
  public:
   /// loops[0] is the control loop. I/O queue i (from 0) lives on loops[i % loops.size()].
-  Association(ConnectParams params, std::vector<transport::Loop*> loops);
+  /// `counters` are those of the connection; nullptr: of its own.
+  Association(ConnectParams params, std::vector<transport::Loop*> loops,
+              std::shared_ptr<ConnectionCounters> counters = nullptr);
   ~Association();  // before open(), or after close()
   Association(const Association&) = delete;
   Association& operator=(const Association&) = delete;
 
   struct QueueSlot {
-    std::size_t reactor = 0;  // index of its loop
-    std::unique_ptr<QueueCounters> counters;
-    std::unique_ptr<IoQueue> queue;  // its reactor's, until close() is done
+    std::size_t reactor = 0;            // index of its loop
+    QueueCounters* counters = nullptr;  // of its number
+    std::unique_ptr<IoQueue> queue;     // its reactor's, until close() is done
     std::optional<QueueDown> down;
   };
 
@@ -139,9 +142,6 @@ class Association {
   /// end(), and waits until every queue is gone and destroyed.
   Task<void> close(Error reason);
 
-  /// Events that the controller reported.
-  [[nodiscard]] std::uint64_t async_events() const { return async_events_; }
-
  private:
   void queue_down(QueueSlot& slot, const QueueDown& down);
   Task<void> abort(std::uint16_t qid, std::uint16_t cid);
@@ -163,6 +163,7 @@ class Association {
 
   ConnectParams params_;
   std::vector<transport::Loop*> loops_;
+  std::shared_ptr<ConnectionCounters> counters_;
   std::unique_ptr<AdminQueue> admin_;
   std::vector<QueueSlot> queues_;
   std::optional<Error> end_reason_;
@@ -182,7 +183,6 @@ class Association {
   std::size_t aborts_ = 0;      // Abort commands under way
   Instant ended_at_{};
   std::uint64_t submitted_at_check_ = 0;
-  std::uint64_t async_events_ = 0;
   std::optional<std::uint64_t> last_error_;  // error count of the latest entry known
 };
 

@@ -89,7 +89,7 @@ Task<void> Association::serve_events() {
                       nvme::describe(event->cqe.status, nvme::StatusContext::admin)));
       co_return;
     }
-    ++async_events_;
+    count(counters_->async_events);
     co_await handle_event(event->cqe.dw0());
     co_await sleep(control(), kEventPause);
   }

@@ -48,6 +48,7 @@ struct BlockRequest {
   bool again = false;
   bool postponed = false;
   bool barrier = false;
+  std::int64_t submitted_at_ns = 0;
   std::int64_t waiting_since_ns = 0;
   std::int64_t refused_since_ns = 0;
   std::int64_t retry_at_ns = 0;

@@ -455,10 +455,12 @@ Error with_context(const ConnectParams& params, const Error& error) {
 /// `all`. The error has its context.
 Task<Result<std::unique_ptr<Association>>> attempt(ConnectParams params,
                                                    std::vector<transport::Loop*> loops,
-                                                   BringUpControl& control, Duration left) {
+                                                   BringUpControl& control, Duration left,
+                                                   std::shared_ptr<ConnectionCounters> counters) {
   const Duration all = params.bring_up_timeout;
   const Duration step = std::min(params.connect_timeout, params.admin_timeout);
-  auto association = std::make_unique<Association>(std::move(params), std::move(loops));
+  auto association =
+      std::make_unique<Association>(std::move(params), std::move(loops), std::move(counters));
   Association& a = *association;
   control.watch(&a);
   transport::Timer deadline(a.control().timers(), [&a, all] {
@@ -502,13 +504,14 @@ void BringUpControl::watch(Association* association) {
 
 Task<Result<std::unique_ptr<Association>>> bring_up(ConnectParams params,
                                                     std::vector<transport::Loop*> loops,
-                                                    BringUpControl& control, WhenBusy when_busy) {
+                                                    BringUpControl& control, WhenBusy when_busy,
+                                                    std::shared_ptr<ConnectionCounters> counters) {
   if (auto ok = params.validate(); !ok) co_return error_of(ok);
   transport::Loop& loop = *loops.at(0);
   const Instant until = loop.now() + params.bring_up_timeout;
   Duration pause = kBusyPauseFirst;
   for (;;) {
-    auto made = co_await attempt(params, loops, control, until - loop.now());
+    auto made = co_await attempt(params, loops, control, until - loop.now(), counters);
     const bool busy = !made && made.error().code == kControllerBusy;
     if (!busy || when_busy == WhenBusy::fail || loop.now() + pause >= until) co_return made;
     if (!co_await pause_unless_cancelled(loop, control, pause)) {

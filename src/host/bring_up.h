@@ -37,10 +37,9 @@ enum class WhenBusy : std::uint8_t {
 
 /// Runs on loops[0]. `control` must live until it is done. The error names address, NQNs, queue and
 /// reason, and what to try; connect_error.h says which are final after a loss. On a first connect
-/// each is. ECONNREFUSED: nobody listens there.
-Task<Result<std::unique_ptr<Association>>> bring_up(ConnectParams params,
-                                                    std::vector<transport::Loop*> loops,
-                                                    BringUpControl& control,
-                                                    WhenBusy when_busy = WhenBusy::wait);
+/// each is. ECONNREFUSED: nobody listens there. `counters`: see Association.
+Task<Result<std::unique_ptr<Association>>> bring_up(
+    ConnectParams params, std::vector<transport::Loop*> loops, BringUpControl& control,
+    WhenBusy when_busy = WhenBusy::wait, std::shared_ptr<ConnectionCounters> counters = nullptr);
 
 }  // namespace nvmf::host

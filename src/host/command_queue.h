@@ -21,6 +21,7 @@ class CommandQueue;
 class IoQueue;
 class Borrower;
 struct PartOutcome;
+struct QueueCounters;
 
 /// Ranges of a Dataset Management command that has more than one. Few are needed: with none free,
 /// commands of a single range do the same.
@@ -40,7 +41,8 @@ struct IoCommand : transport::HostCommand {
 
   // For the I/O queue that it travels on, on that one's reactor.
   IoQueue* carrier = nullptr;
-  bool answered_late = false;    // when the association was about to be ended
+  QueueCounters* counters = nullptr;  // the carrier's; they outlive it
+  bool answered_late = false;         // when the association was about to be ended
   Borrower* borrower = nullptr;  // who is told of its outcome instead of the device, if not null
   Instant submitted_at{};
   Duration timeout{};          // its own; 0: the queue's

@@ -23,6 +23,19 @@ bool changes_data(const IoCommand& command) {
   }
 }
 
+LatencyKind kind_of(const IoCommand& command) {
+  switch (static_cast<nvme::NvmOpcode>(command.sqe.opcode)) {
+    case nvme::NvmOpcode::read:
+      return LatencyKind::read;
+    case nvme::NvmOpcode::write:
+      return LatencyKind::write;
+    case nvme::NvmOpcode::flush:
+      return LatencyKind::flush;
+    default:
+      return LatencyKind::other;
+  }
+}
+
 }  // namespace
 
 IoQueue::IoQueue(transport::Loop& loop, std::uint16_t qid, QueueCounters& counters,
@@ -70,7 +83,8 @@ void IoQueue::carry(IoCommand& command) {
   };
   link(command);
   ++in_flight_;
-  QueueCounters::add(counters_.commands, 1);
+  command.counters = &counters_;
+  count(counters_.commands);
   counters_.submitted_at_ns.store(command.submitted_at.time_since_epoch().count(),
                                   std::memory_order_relaxed);
   qpair().submit(command);
@@ -101,22 +115,31 @@ void IoQueue::completed(IoCommand& command) {
   if (std::exchange(aborted_, aborted_ == &command ? nullptr : aborted_) == &command) {
     timeout_check_.arm(loop().now());  // others may be overdue, too
   }
-  if (!answered || !command.cqe.status.ok()) {
-    QueueCounters::add(counters_.errors, 1);
-  } else if (command.direction == transport::DataDirection::from_controller) {
-    QueueCounters::add(counters_.read_bytes, command.data_bytes);
-  } else if (command.sqe.opcode == static_cast<std::uint8_t>(nvme::NvmOpcode::write)) {
-    QueueCounters::add(counters_.written_bytes, command.data_bytes);
-  }
+  count_outcome(command);
   if (command.borrower != nullptr) {
     if (command.delivery == transport::Delivery::unanswered && changes_data(command)) {
       unanswered_changes_ = true;
     }
     command.borrower->carried(command);
-  } else if (tell_device(command).maybe_executed) {
-    unanswered_changes_ = true;
+  } else {
+    const PartOutcome outcome = tell_device(command);
+    if (outcome.maybe_executed) unanswered_changes_ = true;
+    if (outcome.again) counters_.retries.fetch_add(1, std::memory_order_relaxed);
   }
   share_room();
+}
+
+void IoQueue::count_outcome(const IoCommand& command) {
+  const bool answered = command.delivery == transport::Delivery::answered;
+  const LatencyKind kind = kind_of(command);
+  if (answered) counters_.latencies.record(kind, loop().now() - command.submitted_at);
+  if (!answered || !command.cqe.status.ok()) {
+    count(counters_.errors);
+  } else if (command.direction == transport::DataDirection::from_controller) {
+    count(counters_.read_bytes, command.data_bytes);
+  } else if (kind == LatencyKind::write) {
+    count(counters_.written_bytes, command.data_bytes);
+  }
 }
 
 /// Commands are looked at once in a while, not each by a timer of its own: the oldest tells. It is
@@ -133,6 +156,7 @@ void IoQueue::check_timeouts() {
   if (known && aborted_ != oldest_) {
     aborted_ = oldest_;
     aborted_at_ = now;
+    count(counters_.timeouts);
     if (events_.on_overdue) events_.on_overdue(oldest_->sqe.cid);
   } else if (!known || now - aborted_at_ >= grace) {
     return give_up(*oldest_);

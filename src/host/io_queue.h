@@ -4,30 +4,15 @@
 // Nothing is allocated per command.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 
 #include "host/command_queue.h"
+#include "host/counters.h"
 #include "host/lending.h"
 #include "host/overdue.h"
 #include "host/queue_link.h"
 
 namespace nvmf::host {
-
-/// What a queue has done. Written on its reactor, read from anywhere.
-struct QueueCounters {
-  std::atomic<std::uint64_t> commands{0};  // given to the network
-  std::atomic<std::uint64_t> read_bytes{0};
-  std::atomic<std::uint64_t> written_bytes{0};
-  std::atomic<std::uint64_t> errors{0};  // refused by the controller, or never answered
-  /// When the last command was submitted, in the loops' time.
-  std::atomic<std::int64_t> submitted_at_ns{0};
-
-  /// For the one thread that writes: no locked instruction.
-  static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
-    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-};
 
 /// How a queue went down.
 struct QueueDown {
@@ -79,6 +64,7 @@ class IoQueue final : public QueueLink, public CommandQueue {
   void unlink(IoCommand& command);
   void give_up(const IoCommand& command);
   void completed(IoCommand& command);
+  void count_outcome(const IoCommand& command);
   void check_timeouts();
 
   QueueCounters& counters_;

@@ -92,7 +92,10 @@ void LentQueue::lender_down() {
 void LentQueue::came_home(IoCommand& command) {
   --in_flight_;
   QueueGroup* const waiting = group;
-  (void)tell_device(command);
+  QueueCounters* const counters = command.counters;
+  if (tell_device(command).again && counters != nullptr) {
+    counters->retries.fetch_add(1, std::memory_order_relaxed);
+  }
   if (waiting != nullptr) waiting->pump();
   if (in_flight_ == 0 && drained_ != nullptr) drained_->fire();
 }

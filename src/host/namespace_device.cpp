@@ -64,8 +64,9 @@ NamespaceDevice::~NamespaceDevice() {
   group_.forget(*this);
 }
 
-void NamespaceDevice::begin(BlockRequest& request) {
+void NamespaceDevice::begin(BlockRequest& request) const {
   request.error = 0;
+  request.submitted_at_ns = group_.loop().now().time_since_epoch().count();
   request.issued_bytes = 0;
   request.parts = 0;
   request.stage = kStageFirst;
@@ -404,6 +405,7 @@ void NamespaceDevice::end(BlockRequest& r) {
     losses_.remove_one(r.loss_fence);
     lifted(r.loss_fence, 1);
   }
+  group_.count_request(r);
   r.complete(r);
 }
 

@@ -126,7 +126,7 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
  private:
   /// 0, or why the request cannot be done as it is.
   [[nodiscard]] int check(const BlockRequest& request) const;
-  static void begin(BlockRequest& request);
+  void begin(BlockRequest& request) const;
   /// Why no request is taken: an errno.
   [[nodiscard]] int closed_error() const;
   /// The end of a passthrough command.

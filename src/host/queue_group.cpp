@@ -94,8 +94,26 @@ void QueueGroup::deliver() {
   due_last_ = nullptr;
   while (request != nullptr) {
     BlockRequest* const next = request->next;
+    count_request(*request);
     request->complete(*request);
     request = next;
+  }
+}
+
+void QueueGroup::count_request(const BlockRequest& request) {
+  if (request.barrier) return;  // it moves nothing
+  LatencyKind kind = LatencyKind::other;
+  if (request.op == BlockOp::read) kind = LatencyKind::read;
+  if (request.op == BlockOp::write) kind = LatencyKind::write;
+  if (request.op == BlockOp::flush) kind = LatencyKind::flush;
+  counters_.latencies.record(kind,
+                             loop_.now().time_since_epoch() - Duration(request.submitted_at_ns));
+  if (request.error != 0) {
+    count(counters_.errors);
+  } else if (kind == LatencyKind::read) {
+    count(counters_.read_bytes, request.length_bytes);
+  } else if (kind == LatencyKind::write) {
+    count(counters_.written_bytes, request.length_bytes);
   }
 }
 

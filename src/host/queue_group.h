@@ -15,6 +15,7 @@
 
 #include "host/block_device.h"
 #include "host/command_queue.h"
+#include "host/counters.h"
 #include "host/log.h"
 #include "host/retry_rules.h"
 #include "transport/loop.h"
@@ -69,6 +70,10 @@ class QueueGroup {
   [[nodiscard]] std::uint32_t in_flight() const;
   [[nodiscard]] transport::Loop& loop() const { return loop_; }
   [[nodiscard]] LogLimiter& log_limiter() { return log_limiter_; }
+  /// A request of one of its devices has ended, `complete` not called yet.
+  void count_request(const BlockRequest& request);
+  /// To be read anywhere.
+  [[nodiscard]] const RequestCounters& counters() const { return counters_; }
 
  private:
   void deliver();
@@ -86,6 +91,7 @@ class QueueGroup {
   std::optional<Duration> patience_;
   RetryDelays retry_delays_{};
   LogLimiter log_limiter_;
+  RequestCounters counters_;
 };
 
 }  // namespace nvmf::host

@@ -42,6 +42,7 @@ RemoteSubsystem::~RemoteSubsystem() {
 void RemoteSubsystem::start() {
   NVMF_CHECK(state_ == State::idle);
   state_ = State::connecting;
+  started_at_ = loops_[0]->now();
   spawn(run());
 }
 
@@ -64,7 +65,7 @@ void RemoteSubsystem::stop(bool force) {
 
 Task<void> RemoteSubsystem::run() {
   co_await switch_to(*loops_[0]);
-  auto made = co_await bring_up(params_, loops_, bring_up_control_);
+  auto made = co_await bring_up(params_, loops_, bring_up_control_, WhenBusy::wait, counters_);
   Error reason;
   if (made) {
     take(std::move(*made));
@@ -276,24 +277,31 @@ const AssociationInfo* RemoteSubsystem::info() const {
   return live() && association_ ? &association_->info : nullptr;
 }
 
-std::vector<QueueStatistics> RemoteSubsystem::statistics() const {
-  std::vector<QueueStatistics> all;
-  if (association_ == nullptr) return all;
-  std::uint16_t qid = 0;
-  for (const Association::QueueSlot& slot : association_->queues()) {
-    const QueueCounters& c = *slot.counters;
-    all.push_back({.qid = ++qid,
-                   .reactor = slot.reactor,
-                   .commands = c.commands.load(std::memory_order_relaxed),
-                   .read_bytes = c.read_bytes.load(std::memory_order_relaxed),
-                   .written_bytes = c.written_bytes.load(std::memory_order_relaxed),
-                   .errors = c.errors.load(std::memory_order_relaxed)});
+ConnectionStatistics RemoteSubsystem::statistics() const {
+  const auto value = [](const Counter& counter) { return counter.load(std::memory_order_relaxed); };
+  ConnectionStatistics s;
+  s.name = params_.name;
+  s.subnqn = params_.subnqn;
+  s.address = params_.address();
+  s.state = health().state;
+  s.age = state_ == State::idle ? Duration::zero() : loops_[0]->now() - started_at_;
+  s.losses = losses_;
+  s.reconnects = value(counters_->reconnects);
+  s.failed_attempts = value(counters_->failed_attempts);
+  s.aborts = value(counters_->aborts);
+  s.keep_alives = value(counters_->keep_alives);
+  s.async_events = value(counters_->async_events);
+  s.passthrough_commands = value(counters_->passthrough_commands);
+  for (std::size_t i = 0; i < counters_->queues(); ++i) {
+    const auto qid = static_cast<std::uint16_t>(i);
+    QueueStatistics& queue = s.queues.emplace_back(counters_->queue(qid).read());
+    queue.qid = qid;
+    // As associations put them; see Association.
+    queue.reactor = qid == 0 ? 0 : (i - 1) % (groups_.empty() ? loops_.size() : groups_.size());
+    queue.live = live() && association_ && i <= association_->queues().size();
   }
-  return all;
-}
-
-std::uint64_t RemoteSubsystem::async_events() const {
-  return association_ ? association_->async_events() : 0;
+  for (const auto& group : groups_) group->counters().add_to(s.requests);
+  return s;
 }
 
 Task<Result<CommandOutcome>> RemoteSubsystem::admin(nvme::Sqe sqe,

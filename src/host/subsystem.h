@@ -31,6 +31,7 @@
 #include "host/queue_group.h"
 #include "host/reconnect.h"
 #include "host/slot_share.h"
+#include "host/statistics.h"
 #include "host/task.h"
 
 namespace nvmf::host {
@@ -51,16 +52,6 @@ struct SubsystemEvents {
 
  protected:
   ~SubsystemEvents() = default;
-};
-
-/// What one queue has done so far.
-struct QueueStatistics {
-  std::uint16_t qid = 0;
-  std::size_t reactor = 0;
-  std::uint64_t commands = 0;
-  std::uint64_t read_bytes = 0;
-  std::uint64_t written_bytes = 0;
-  std::uint64_t errors = 0;
 };
 
 /// stop() takes no longer.
@@ -116,8 +107,10 @@ class RemoteSubsystem {
   [[nodiscard]] BlockDevice* device(std::size_t reactor, std::uint32_t nsid);
   /// What the controller said of itself; nullptr unless live.
   [[nodiscard]] const AssociationInfo* info() const;
-  [[nodiscard]] std::vector<QueueStatistics> statistics() const;
-  [[nodiscard]] std::uint64_t async_events() const;
+  /// In any state.
+  [[nodiscard]] ConnectionStatistics statistics() const;
+  /// For what is done on behalf of tools; on the control loop.
+  [[nodiscard]] ConnectionCounters& counters() { return *counters_; }
 
   /// Events so far, by kind: those that on_event() was told.
   [[nodiscard]] const EventCounts& event_counts() const { return event_counts_; }
@@ -238,9 +231,11 @@ class RemoteSubsystem {
   std::vector<transport::Loop*> loops_;
   SubsystemEvents& events_;
   State state_ = State::idle;
+  Instant started_at_{};
   bool stop_asked_ = false;
   bool forced_ = false;
   BringUpControl bring_up_control_;
+  std::shared_ptr<ConnectionCounters> counters_ = std::make_shared<ConnectionCounters>();
   std::unique_ptr<Association> association_;
   std::vector<std::shared_ptr<const Namespace>> namespaces_;
   std::vector<std::string> refused_namespaces_;

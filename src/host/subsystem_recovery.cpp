@@ -111,6 +111,7 @@ Task<bool> RemoteSubsystem::reconnect() {
     reconnect_.attempt_begins(loops_[0]->now());
     const auto error = co_await try_once();
     if (!error) co_return true;
+    count(counters_->failed_attempts);
     reconnect_.attempt_failed(loops_[0]->now(), error->code == ECONNREFUSED);
     if (stop_asked_ || given_up_) break;
     if (last_attempt_ != error->message) {
@@ -130,7 +131,8 @@ Task<std::optional<Error>> RemoteSubsystem::try_once() {
   const std::size_t reactors = std::max<std::size_t>(groups_.size(), 1);
   std::vector<transport::Loop*> loops(loops_.begin(),
                                       loops_.begin() + static_cast<std::ptrdiff_t>(reactors));
-  auto made = co_await bring_up(params_, std::move(loops), bring_up_control_, WhenBusy::fail);
+  auto made =
+      co_await bring_up(params_, std::move(loops), bring_up_control_, WhenBusy::fail, counters_);
   if (!made) co_return made.error();
   take(std::move(*made));
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {
@@ -166,6 +168,7 @@ Task<void> RemoteSubsystem::resume_all() {
       fmt::format("connected to {} again after {:.1f} s and {} attempts", params_.subnqn,
                   seconds(now - reconnect_.lost_at()), reconnect_.attempts()));
   reconnect_.live_again();
+  count(counters_->reconnects);
   failing_ = false;
   state_ = State::live;
   // A timer that is due meanwhile finds it live: what was failing fails no more.

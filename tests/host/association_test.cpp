@@ -120,7 +120,7 @@ TEST_F(Live, ChangedNamespacesAreReadAndReported) {
                                  .info = nvme::kNoticeNamespaceChanged,
                                  .log_page = 0x04}));
   loop.run_for(seconds(1));
-  EXPECT_EQ(subsystem->async_events(), 1u);
+  EXPECT_EQ(subsystem->statistics().async_events, 1u);
   EXPECT_THAT(logged(), Contains(HasSubstr("namespaces changed: 1, 77")));
   EXPECT_EQ(target.connection(0)->event_requests.size(), 4u) << "the slot was not put up again";
 }
@@ -136,7 +136,7 @@ TEST_F(Live, EventSlotIsKeptWhenTheLogCannotBeRead) {
     ASSERT_TRUE(target.send_event({.type = nvme::AsyncEventType::smart, .log_page = 0x02}));
     loop.run_for(milliseconds(100));
   }
-  EXPECT_EQ(subsystem->async_events(), 10u);
+  EXPECT_EQ(subsystem->statistics().async_events, 10u);
   EXPECT_EQ(target.connection(0)->event_requests.size(), 4u);
   EXPECT_EQ(outcome.ended, std::nullopt);
 }
@@ -149,7 +149,7 @@ TEST_F(Live, EndlessEventsDoNotSpin) {
   };
   ASSERT_TRUE(go_live());
   loop.run_for(seconds(1));
-  EXPECT_LE(subsystem->async_events(), 500u);
+  EXPECT_LE(subsystem->statistics().async_events, 500u);
 }
 
 TEST_F(Live, RefusedEventRequestIsNotRepeated) {

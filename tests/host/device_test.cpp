@@ -68,11 +68,11 @@ TEST_F(Device, WritesAndReadsBack) {
   Request r = request(BlockOp::read, 1024, in.size(), in.data());
   EXPECT_EQ(run(r), 0);
   EXPECT_TRUE(in == out);
-  const auto stats = subsystem->statistics();
-  ASSERT_EQ(stats.size(), 2u);
-  EXPECT_EQ(stats[0].written_bytes + stats[1].written_bytes, out.size());
-  EXPECT_EQ(stats[0].read_bytes + stats[1].read_bytes, in.size());
-  EXPECT_EQ(stats[0].errors + stats[1].errors, 0u);
+  const host::ConnectionStatistics stats = subsystem->statistics();
+  ASSERT_EQ(stats.queues.size(), 3u);
+  EXPECT_EQ(stats.queues[1].written_bytes + stats.queues[2].written_bytes, out.size());
+  EXPECT_EQ(stats.queues[1].read_bytes + stats.queues[2].read_bytes, in.size());
+  EXPECT_EQ(stats.queues[1].errors + stats.queues[2].errors, 0u);
 }
 
 TEST_F(Device, SplitsByMdtsWithFuaOnEveryPart) {

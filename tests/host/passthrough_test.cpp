@@ -15,6 +15,7 @@ TEST_F(Passthrough, AnAdminCommandIsAnsweredWithItsData) {
   ASSERT_TRUE(p.ok()) << p.why();
   EXPECT_EQ(nvme::IdentifyController::decode(p.data).sn, "FAKE");
   EXPECT_EQ((*p.result)->received_bytes, nvme::kIdentifyBytes);
+  EXPECT_EQ(host_->statistics().passthrough_commands, 1u);
 }
 
 TEST_F(Passthrough, AStatusIsAnOutcome) {
