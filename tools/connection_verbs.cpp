@@ -10,6 +10,7 @@
 #include "host/log.h"
 #include "nvme/address.h"
 #include "nvme/text.h"
+#include "stats_format.h"
 #include "tool_passthrough.h"
 #include "tool_timers.h"
 
@@ -70,6 +71,9 @@ void Connection::add_verbs() {
   });
   control_.handle("health",
                   [this](const json&, control::Responder respond) { respond.succeed(health()); });
+  control_.handle("stats", [this](const json&, control::Responder respond) {
+    respond.succeed(statistics_to_json(subsystem_->statistics()));
+  });
   control_.handle("policy", [this](const json& args, control::Responder respond) {
     set_policy(args, std::move(respond));
   });
