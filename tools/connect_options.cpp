@@ -71,6 +71,11 @@ void add_local_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
          },
          "How to print what is served: normal (a line for each namespace) or json")
       ->type_name("FORMAT");
+  app.add_option("--pcap", options.pcap,
+                 "Write what goes to the target and comes from it into this file, for Wireshark; "
+                 "it has the data that is read and written")
+      ->type_name("FILE")
+      ->check(not_empty);
   app.add_option("--run", options.run,
                  "Serve while this shell command runs, with $uri set to the first namespace's NBD "
                  "URI; exit with its status")
@@ -103,6 +108,7 @@ Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
   if (auto taken = take_words(words, options); !taken) return taken;
   check_discovery(options);
   options.foreground = options.foreground || !options.run.empty();
+  if (!options.pcap.empty()) options.pcap = std::filesystem::absolute(options.pcap).string();
   return {};
 }
 

@@ -14,6 +14,7 @@
 #include "nvme/address.h"
 #include "nvme/text.h"
 #include "tool_program.h"
+#include "transport/tcp/pdu_border.h"
 
 namespace nvmf::tools {
 
@@ -64,6 +65,7 @@ Connection::Connection(ConnectOptions options, const control::RuntimeDir& runtim
       reporter_(reporter),
       loop_(pool.at(0)),
       control_(loop_),
+      trace_({.begins = tcp::begins_with_pdu, .handshake_bytes = tcp::first_pdus_bytes}),
       controller_(std::make_unique<json>(json::object())),
       command_timer_(loop_.timers(),
                      [this] {
@@ -76,6 +78,10 @@ Connection::Connection(ConnectOptions options, const control::RuntimeDir& runtim
 Connection::~Connection() = default;
 
 Result<void> Connection::start() {
+  options_.params.through = &trace_;
+  if (!options_.pcap.empty()) {
+    if (auto tracing = trace_.start(options_.pcap); !tracing) return tracing;
+  }
   add_verbs();
   control_.admit_only(::geteuid());
   if (auto ok = control_.listen({.unix_path = runtime_.control_socket(claim_.name())}); !ok) {

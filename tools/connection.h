@@ -20,6 +20,7 @@
 #include "frontends/nbd/server.h"
 #include "host/subsystem.h"
 #include "io/reactor_pool.h"
+#include "io/wire_trace.h"
 #include "tool_background.h"
 #include "tool_command.h"
 
@@ -84,6 +85,7 @@ class Connection final : public host::SubsystemEvents {
   host::Task<void> run_status(control::Responder respond);
   void set_policy(const nlohmann::json& args, control::Responder respond);
   void reset(control::Responder respond);
+  void trace(const nlohmann::json& args, control::Responder respond);
   host::Task<void> run_accept(std::uint32_t nsid, control::Responder respond);
   void passthrough(const nlohmann::json& args, control::Server::Payload payload,
                    control::Responder respond);
@@ -98,6 +100,7 @@ class Connection final : public host::SubsystemEvents {
   Reporter& reporter_;
   transport::Loop& loop_;
   control::Server control_;
+  io::WireTrace trace_;
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
   std::unique_ptr<DiscoveryFollower> follower_;  // with --connect-all
   std::unique_ptr<nbd::Server> nbd_;

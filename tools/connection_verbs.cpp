@@ -74,6 +74,9 @@ void Connection::add_verbs() {
   control_.handle("stats", [this](const json&, control::Responder respond) {
     respond.succeed(statistics_to_json(subsystem_->statistics()));
   });
+  control_.handle("trace", [this](const json& args, control::Responder respond) {
+    trace(args, std::move(respond));
+  });
   control_.handle("policy", [this](const json& args, control::Responder respond) {
     set_policy(args, std::move(respond));
   });
@@ -199,6 +202,35 @@ json Connection::namespace_status(const host::Namespace& ns,
     fences.push_back(to_json(fence));
   }
   return one;
+}
+
+/// "file": a path begins a trace, null ends it, nothing asks. The counts are those of the trace
+/// that is on or was ended just now.
+void Connection::trace(const json& args, control::Responder respond) {
+  std::optional<io::TraceCounts> counts = trace_.counts();
+  bool on = counts.has_value();
+  if (const auto file = args.find("file"); file != args.end() && file->is_null()) {
+    counts = trace_.stop();
+    if (!counts) return respond.fail({claim_.name() + " writes no trace", ENOENT});
+    on = false;
+    host::log(host::LogLevel::info, "the wire trace was ended on request");
+  } else if (file != args.end()) {
+    if (!file->is_string() || !file->get<std::string>().starts_with('/')) {
+      return respond.fail({"\"file\" must be a path that begins with /, or null", EINVAL});
+    }
+    const std::string path = file->get<std::string>();
+    if (auto started = trace_.start(path); !started) return respond.fail(started.error());
+    counts = io::TraceCounts{};
+    on = true;
+    host::log(host::LogLevel::info,
+              fmt::format("writing a wire trace to {} on request", nvme::printable(path)));
+  }
+  const io::TraceCounts c = counts.value_or(io::TraceCounts{});
+  respond.succeed({{"on", on},
+                   {"packets", c.packets},
+                   {"dropped", c.dropped},
+                   {"bytes", c.bytes},
+                   {"error", c.error}});
 }
 
 /// Answers with what is in force then; without arguments nothing is changed.

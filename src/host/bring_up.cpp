@@ -108,6 +108,7 @@ transport::ConnectOptions connect_options(const ConnectParams& p) {
   o.host_traddr = p.host_traddr;
   o.host_iface = p.host_iface;
   o.tos = p.tos;
+  o.through = p.through;
   o.connect_timeout = p.connect_timeout;
   // Data that nobody acknowledges shows the loss no later than the keep-alive would.
   o.user_timeout = milliseconds(p.keep_alive_ms);

@@ -53,6 +53,7 @@ struct ConnectParams {
   std::string host_traddr;  // source address, numeric
   std::string host_iface;
   int tos = -1;
+  transport::Connector* through = nullptr;  // see transport::ConnectOptions; outlives its use
 
   /// Until TCP is open, and until each of the first answers is there: ICResp, Connect.
   Duration connect_timeout{std::chrono::seconds(10)};

@@ -32,6 +32,8 @@ struct Endpoint {
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
 
+class Connector;
+
 struct ConnectOptions {
   std::string host_traddr;  // source address, numeric; empty: the kernel chooses
   std::string host_iface;   // bind to this interface; empty: none
@@ -40,6 +42,9 @@ struct ConnectOptions {
   Duration user_timeout{};       // TCP_USER_TIMEOUT, 0: the kernel's default
   int receive_buffer_bytes = 0;  // SO_RCVBUF, 0: the kernel's default
   int send_buffer_bytes = 0;
+  /// Who is to make the connection in the place of the loop, which takes no notice of it; nullptr:
+  /// the loop. See connector.h.
+  Connector* through = nullptr;
 };
 
 /// A connection that a Listener accepted and nobody uses yet. May be handed to another loop.

@@ -6,6 +6,7 @@
 
 #include "nvme/check.h"
 #include "nvme/endian.h"
+#include "transport/connector.h"
 
 namespace nvmf::tcp {
 namespace {
@@ -44,7 +45,8 @@ HostQpair::~HostQpair() {
 void HostQpair::start(transport::Loop& loop, const transport::Endpoint& to,
                       const transport::ConnectOptions& options) {
   target_ = to.to_string();
-  stream_ = loop.connect(to, options, *this);
+  stream_ = options.through != nullptr ? options.through->connect(loop, to, options, *this)
+                                       : loop.connect(to, options, *this);
 }
 
 void HostQpair::opened() {
