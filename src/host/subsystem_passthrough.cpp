@@ -196,6 +196,7 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_io(NamespaceDevice& device,
                                      seconds_text(command.timeout)),
                          EBUSY);
   }
+  count(counters_->passthrough_commands);
   Awaited<PassthroughRequest> r(loop);
   OwnRequest own{.device = &device, .request = &r};
   if (!still(losses)) {
