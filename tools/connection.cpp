@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "frontends/nbd/uri.h"
+#include "host/events.h"
 #include "host/fence_time.h"
 #include "host/log.h"
 #include "io/pages.h"
@@ -158,6 +159,10 @@ void Connection::on_live_again() {
   if (auto recorded = record_live(); !recorded) log(LogLevel::error, recorded.error().message);
   // What changed while it was away was told to nobody.
   if (follower_) follower_->look();
+}
+
+void Connection::on_event(const host::HostEvent& event) {
+  if (event.kind == host::EventKind::discovery_changed && follower_) follower_->look();
 }
 
 Result<void> Connection::serve() {

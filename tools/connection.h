@@ -48,6 +48,7 @@ class Connection final : public host::SubsystemEvents {
   void on_live() override;
   void on_lost(const Error& reason) override;
   void on_live_again() override;
+  void on_event(const host::HostEvent& event) override;
   void on_ended(const Error& reason) override;
 
  private:

@@ -24,6 +24,11 @@ NQN = "nqn.2024-05.org.example:{}"
 SCRIPT_LIMIT = 200
 
 
+def subsystems(log):
+    """What a log in JSON names, without the discovery service itself."""
+    return [r for r in json.loads(log)["records"] if r["subnqn"] != DISCOVERY_NQN]
+
+
 class Target(programs.Server):
     """nvmf-target at a port that stays the same when it is killed and started again. Its disks have
     the same identity each time."""
@@ -41,10 +46,14 @@ class Target(programs.Server):
         config = space.path(f"target-{port}-{len(os.listdir(space.folder))}.json")
         with open(config, "w") as out:
             json.dump({"listen": [f"{shown}:{port}"], "subsystems": subsystems}, out)
-        super().__init__(space, ["nvmf-target", "--config", config],
+        self.control = config + ".sock"
+        super().__init__(space, ["nvmf-target", "--config", config, "--control", self.control],
                          r"nvme\+tcp://\S+:(\d+)/(\S+)$", len(names), limit=30)
         self.port = int(self.matches[0][1])
         self.address = ["-t", "tcp", "-a", host, "-s", str(self.port)]
+
+    def ctl(self, *words):
+        return self.space.run("nvmf-target", "ctl", self.control, *words).must_succeed()
 
     def again(self, names=None):
         self.kill()
@@ -157,12 +166,13 @@ def a_thousand(space):
     with Target(space, [f"disk{n}" for n in range(1000)]) as target:
         done = space.run("nvmf", "discover", *target.address, "-o", "json").must_succeed()
         records = json.loads(done.out)["records"]
-        check(sorted(r["subnqn"] for r in records)
+        check(sorted(r["subnqn"] for r in subsystems(done.out))
               == sorted(NQN.format(f"disk{n}") for n in range(1000)), "records are missing")
         done = space.run("nvmf", "discover", *target.address, "-r", space.path("raw"))
         done.must_succeed()
-        check(os.path.getsize(space.path("raw")) == 1001 * 1024, "the raw log's size is wrong")
-        check("Number of Records 1000," in space.run("nvmf", "discover", *target.address).out, "text")
+        check(os.path.getsize(space.path("raw")) == (1 + len(records)) * 1024, "the raw log's size")
+        check(f"Number of Records {len(records)}, "
+              in space.run("nvmf", "discover", *target.address).must_succeed().out, "the text")
         check(not space.processes()[1:], "a process is left")
 
 
@@ -210,7 +220,7 @@ def ipv6(space):
         for address in ("::1", "[::1]", "0:0::1"):
             done = space.run("nvmf", "discover", "-t", "tcp", "-a", address, "-s", target.port,
                              "-o", "json").must_succeed()
-            found = json.loads(done.out)["records"][0]
+            found = subsystems(done.out)[0]
             check((found["adrfam"], found["traddr"]) == ("ipv6", "::1"), f"{found}")
         space.run("nvmf", "connect-all", f"nvme+tcp://[::1]:{target.port}", "-i", "1").must_succeed()
         check(connected(space) == {"six": "live"}, f"{connected(space)}")
@@ -358,7 +368,7 @@ def persistent(space):
         again = space.run("nvmf", "connect-all", *target.address, "-p", "-i", "1").must_succeed()
         check(again.out == "" and len(connections(space)) == 2, "one that stays is enough")
         asked = space.run("nvmf", "discover", name, "-o", "json").must_succeed()
-        check(json.loads(asked.out)["records"][0]["subnqn"] == NQN.format("a"), f"{asked}")
+        check(NQN.format("a") in asked.out, f"{asked}")
         check("discovery" in space.run("nvmf", "id-ctrl", name).must_succeed().out, "subnqn")
         for names in (["a", "b"], ["a", "b", "c"]):
             target = target.again(names)
@@ -371,6 +381,56 @@ def persistent(space):
         space.run("nvmf", "disconnect-all").must_succeed()
     finally:
         target.kill()
+
+
+def follows(space):
+    """What the discovery controller tells of while it is there: a new subsystem, a referral."""
+    with Target(space, ["a"]) as one, Target(space, ["x"]) as other:
+        space.run("nvmf", "connect-all", *one.address, "-p", "-i", "1", "-G").must_succeed()
+        one.ctl("subsystem-add", NQN.format("b"), "--namespace", "memory:1M")
+        wanted = {"a": "live", "b": "live"}
+        cases.wait_until(lambda: connected(space) == wanted, 5, "connecting to a new subsystem")
+        check(all(c["data_digest"] for c in connections(space)), "-G was not passed on")
+        one.ctl("referral-add", f"127.0.0.1:{other.port}")
+        wanted["x"] = "live"
+        cases.wait_until(lambda: connected(space) == wanted, 5, "following a new referral")
+        for n in range(20):
+            one.ctl("subsystem-add", NQN.format(f"s{n}"), "--namespace", "memory:1M")
+            wanted[f"s{n}"] = "live"
+        cases.wait_until(lambda: connected(space) == wanted, 10, "connecting to twenty more")
+        # What goes is left alone: its connection notices by itself, and waits.
+        one.ctl("subsystem-remove", NQN.format("b"))
+        cases.wait_until(lambda: connected(space)["b"] != "live", 5, "the loss of b")
+        check(set(connected(space)) == set(wanted), "a connection was ended")
+        space.run("nvmf", "disconnect-all").must_succeed()
+
+
+def moving_log(space):
+    """A real log that changes all the time is read in one generation, or not at all."""
+    with Target(space, [f"disk{n}" for n in range(300)]) as target:
+        stop = threading.Event()
+
+        def move():
+            while not stop.is_set():
+                target.ctl("subsystem-add", NQN.format("moving"), "--namespace", "memory:1M")
+                target.ctl("subsystem-remove", NQN.format("moving"))
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            read = 0
+            for _ in range(20):
+                done = space.run("nvmf", "discover", *target.address, "-o", "json")
+                if done.status != 0:
+                    check("times in a row" in done.err, f"{done}")
+                    continue
+                names = [r["subnqn"] for r in subsystems(done.out)]
+                check(len(names) == len(set(names)) and len(names) in (300, 301), f"{len(names)}")
+                read += 1
+            check(read > 0, "it was never read")
+        finally:
+            stop.set()
+            mover.join()
 
 
 def stays_only(space):
@@ -405,7 +465,8 @@ def ends_while_it_connects(space):
 
 
 ALL = [a_thousand, two_thousand_namespaces, connects_what_there_is, the_other_name, ipv6, refusals,
-       silent_target, conf, changing_log, referrals, persistent, stays_only,
+       silent_target, conf, changing_log, referrals, persistent, follows,
+       moving_log, stays_only,
        ends_while_it_connects]
 
 
