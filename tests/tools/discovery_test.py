@@ -349,6 +349,19 @@ def referrals(space):
         check(done.status == 1 and "gone" in done.err and "only TCP" not in done.err, f"{done}")
         check(connected(space) == {"a": "live"}, f"{connected(space)}")
         space.run("nvmf", "disconnect-all").must_succeed()
+        # Connections that stay, one to each that wishes it, however they refer to each other.
+        logs["one"] = log_of([record(DISCOVERY_NQN, "127.0.0.1", relays[1].port, subtype=1,
+                                     eflags=2), record(NQN.format("a"), "127.0.0.1", one.port)])
+        logs["other"] = log_of([record(DISCOVERY_NQN, "127.0.0.1", relays[0].port, subtype=1,
+                                       eflags=2), record(NQN.format("b"), "127.0.0.1", other.port)])
+        done = space.run("nvmf", "connect-all", "-a", "127.0.0.1", "-s", relays[0].port, "-i", "1",
+                         "-p")
+        check(done.status == 0 and len(done.out.splitlines()) == 4, f"{done}")
+        time.sleep(1)
+        kept = sorted(c["trsvcid"] for c in connections(space) if c["subnqn"] == DISCOVERY_NQN)
+        check(kept == sorted(str(relay.port) for relay in relays), f"{kept}")
+        check(connected(space) == {"a": "live", "b": "live"}, f"{connected(space)}")
+        space.run("nvmf", "disconnect-all").must_succeed()
         for relay in relays:
             relay.close()
 
