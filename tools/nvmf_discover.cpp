@@ -11,9 +11,10 @@
 #include <memory>
 
 #include "connect_all.h"
-#include "discovery_text.h"
 #include "host/discovery.h"
 #include "io/reactor.h"
+#include "nvme/json_discovery.h"
+#include "nvme/print_discovery.h"
 #include "tool_child.h"
 #include "tool_program.h"
 
@@ -65,7 +66,7 @@ Result<host::DiscoveryLog> read_log(const DiscoverRequest& request) {
   if (!own) return std::unexpected(own.error());
   host::DiscoveryVisit visit(request.connect.params, own->loop());
   auto log = own->run(visit.run());
-  if (!log) return log;
+  if (!log || request.quiet) return log;
   for (const std::string& sentence : log->refused) complain(kProgram, "note: " + sentence);
   if (log->refused_count > log->refused.size()) {
     complain(kProgram, fmt::format("note: {} more records cannot be used and are left out",
@@ -94,13 +95,13 @@ bool show(const host::DiscoveryLog& log, const DiscoverRequest& request) {
   if (!request.raw_file.empty()) return save(log.bytes, request.raw_file);
   switch (request.format) {
     case OutputFormat::json:
-      fmt::print("{}\n", to_json(log.header, log.entries));
+      fmt::print("{}\n", nvme::to_json(log.header, log.entries));
       break;
     case OutputFormat::binary:
       std::fwrite(log.bytes.data(), 1, log.bytes.size(), stdout);
       break;
     case OutputFormat::normal:
-      fmt::print("{}", to_text(log.header, log.entries));
+      fmt::print("{}", nvme::print(log.header, log.entries));
       break;
   }
   return true;
