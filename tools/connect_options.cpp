@@ -31,8 +31,8 @@ constexpr const char* kFooter =
 
 /// Options that are this connection's alone, and not those of others that it makes.
 constexpr std::initializer_list<std::string_view> kOwnOptions = {
-    "transport",   "traddr",   "trsvcid",    "nqn", "nbd",     "name",         "discovery",
-    "connect-all", "referred", "foreground", "run", "verbose", "output-format"};
+    "transport", "traddr",      "trsvcid",  "nqn",        "nbd", "name",    "discovery",
+    "pcap",      "connect-all", "referred", "foreground", "run", "verbose", "output-format"};
 
 void add_discovery_options(CLI::App& app, ConnectOptions& options) {
   constexpr const char* kGroup = "With a discovery controller";
