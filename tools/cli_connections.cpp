@@ -88,6 +88,19 @@ void add_policy(CLI::App& app, Chosen& chosen) {
   verb->final_callback([&chosen, words] { chosen = [words] { return policy(*words); }; });
 }
 
+void add_events(CLI::App& app, Chosen& chosen) {
+  auto* verb = app.add_subcommand("events", "Show what connections and controllers reported");
+  auto words = std::make_shared<EventsWords>();
+  verb->add_option("name", words->names, "Connections; all if none is named")->type_name("NAME");
+  verb->add_flag("-f,--follow", words->follow,
+                 "Show what happens from now on, as JSON lines unless -o says otherwise");
+  add_format(*verb, words->format, false);
+  verb->final_callback([&chosen, verb, words] {
+    if (words->follow && verb->count("--output-format") == 0) words->format = OutputFormat::json;
+    chosen = [words] { return events(*words); };
+  });
+}
+
 void add_named(CLI::App& app, Chosen& chosen, const char* name, const char* help,
                const char* operand, int (*run)(const std::string&)) {
   auto* verb = app.add_subcommand(name, help);
@@ -102,6 +115,7 @@ void add_connection_verbs(CLI::App& app, Chosen& chosen) {
   add_disconnect(app, chosen);
   add_disconnect_all(app, chosen);
   add_policy(app, chosen);
+  add_events(app, chosen);
   add_named(app, chosen, "reset", "End a connection's queues and make new ones",
             "A connection, as `nvmf list` shows it before the n", &reset);
   add_named(app, chosen, "accept", "Go on with a disk that is not the one that was there before",

@@ -67,6 +67,7 @@ Connection::Connection(ConnectOptions options, const control::RuntimeDir& runtim
       loop_(pool.at(0)),
       control_(loop_),
       trace_({.begins = tcp::begins_with_pdu, .handshake_bytes = tcp::first_pdus_bytes}),
+      events_(claim.name()),
       controller_(std::make_unique<json>(json::object())),
       command_timer_(loop_.timers(),
                      [this] {
@@ -162,6 +163,7 @@ void Connection::on_live_again() {
 }
 
 void Connection::on_event(const host::HostEvent& event) {
+  events_.happened(event);
   if (event.kind == host::EventKind::discovery_changed && follower_) follower_->look();
 }
 
@@ -387,6 +389,7 @@ void Connection::stop_control() {
   if (command_ && command_->running()) return;
   if (follower_ && !follower_->idle()) return;
   control_stopping_ = true;
+  events_.close();
   control_.stop([this] { pool_.stop(); });
 }
 

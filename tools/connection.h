@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "connect_options.h"
+#include "connection_events.h"
 #include "control/crash_record.h"
 #include "control/runtime_dir.h"
 #include "control/server.h"
@@ -102,6 +103,7 @@ class Connection final : public host::SubsystemEvents {
   transport::Loop& loop_;
   control::Server control_;
   io::WireTrace trace_;
+  EventBoard events_;
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
   std::unique_ptr<DiscoveryFollower> follower_;  // with --connect-all
   std::unique_ptr<nbd::Server> nbd_;

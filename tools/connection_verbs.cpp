@@ -92,6 +92,9 @@ void Connection::add_verbs() {
       [this](const json& args, control::Server::Payload payload, control::Responder respond) {
         passthrough(args, std::move(payload), std::move(respond));
       });
+  control_.handle("events", [this](const json& args, control::Responder respond) {
+    events_.serve(args, subsystem_->event_counts(), std::move(respond));
+  });
   control_.handle("disconnect", [this](const json& args, control::Responder respond) {
     const auto force = args.find("force");
     respond.succeed({{"pid", ::getpid()}});
@@ -168,6 +171,7 @@ json Connection::status(const std::vector<host::NamespaceHealth>& healths) const
                         {"errors", q.errors}});
     }
   }
+  s["events"] = event_counts_to_json(subsystem_->event_counts());
   if (!nbd_) return s;
   s["nbd_clients"] = nbd_->totals().clients;
   for (const auto& ns : subsystem_->namespaces()) {

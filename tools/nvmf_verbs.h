@@ -34,6 +34,14 @@ int policy(const PolicyWords& words);
 int reset(const std::string& name);
 int accept(const std::string& name);
 
+struct EventsWords {
+  std::vector<std::string> names;  // connections; empty: all
+  bool follow = false;             // what comes, instead of what was
+  OutputFormat format = OutputFormat::normal;
+};
+/// With `follow`, returns when the connections have ended or nobody reads any more.
+int events(const EventsWords& words);
+
 struct IdentifyWords {
   std::string target;
   std::optional<std::uint32_t> nsid;

@@ -34,10 +34,14 @@ struct ControlPayload {
 ControlAnswer call(const std::string& socket, std::string_view verb, const nlohmann::json& args,
                    Duration timeout, ControlPayload& payload);
 
-/// Asks for a stream and gives each piece of news to `on_news` until that returns false, or the
-/// process ends the stream. `timeout` is for the answer, which is what is returned; it is an error
-/// if there is none.
-ControlAnswer follow(const std::string& socket, std::string_view verb, const nlohmann::json& args,
-                     Duration timeout, const std::function<bool(const nlohmann::json&)>& on_news);
+/// Asks every socket for a stream. `on_answer` gets each answer, `on_news` each piece of news, both
+/// with the number of their socket; on_news returns false when it has had enough. Returns when it
+/// had, or all streams have ended. An answer that does not come within `timeout` is an error.
+struct StreamReader {
+  std::function<void(std::size_t, const ControlAnswer&)> on_answer;
+  std::function<bool(std::size_t, const nlohmann::json&)> on_news;
+};
+Result<void> follow_all(const std::vector<std::string>& sockets, std::string_view verb,
+                        const nlohmann::json& args, Duration timeout, const StreamReader& user);
 
 }  // namespace nvmf::tools

@@ -152,6 +152,32 @@ std::vector<std::string> about_loss(const json& health) {
           fmt::format("{}: {}", name, about_deadlines(health))};
 }
 
+namespace {
+
+/// What its controller reported so far, by kind; empty if nothing.
+std::string about_events(const json& status) {
+  static constexpr std::pair<const char*, const char*> kShown[] = {
+      {"smart", "about its health"},
+      {"error", "about errors"},
+      {"ana_changed", "about paths"},
+      {"firmware_activation", "about firmware"},
+      {"namespaces_changed", "about namespaces"},
+      {"discovery_changed", "about what it discovers"},
+      {"other", "about something else"}};
+  const auto counts = status.find("events");
+  if (counts == status.end() || !counts->is_object()) return {};
+  std::string all;
+  for (const auto& [kind, words] : kShown) {
+    const std::uint64_t n = number_of(*counts, kind);
+    if (n != 0) all += fmt::format("{}{} {}", all.empty() ? "" : ", ", n, words);
+  }
+  if (all.empty()) return {};
+  return fmt::format("{}: its controller sent events: {}; `nvmf events {}` shows them",
+                     text_of(status, "name"), all, text_of(status, "name"));
+}
+
+}  // namespace
+
 std::vector<std::string> about_connection(const json& status) {
   std::vector<std::string> all = about_loss(status);
   const std::string name = text_of(status, "name");
@@ -159,6 +185,7 @@ std::vector<std::string> about_connection(const json& status) {
     all.push_back(fmt::format("{} was lost {} and is live again; the last reason: {}", name,
                               plural(n, "time", "times"), text_of(status, "last_loss")));
   }
+  if (std::string sentence = about_events(status); !sentence.empty()) all.push_back(sentence);
   if (const auto fence = status.find("fence"); fence != status.end() && *fence == false) {
     all.push_back(
         fmt::format("{}: --no-fence is on: a write that was sent before a loss may be "

@@ -51,6 +51,7 @@ void Call::on_line(std::string_view line) {
   if (!news_) return end({});
   following_ = true;
   deadline_.cancel();
+  answer_(*fields_);
 }
 
 void Call::on_payload(std::vector<std::byte> payload) {

@@ -27,10 +27,13 @@ class Call final : public LineStream {
   Call(transport::Loop& loop, transport::Endpoint at, Done done);
   ~Call() override;  // before start(), or once `done` was called
 
-  /// Before start(): the answer is followed by news, each given to `news`. `done` is called when
-  /// the stream has ended, with the answer's fields if the process ended it. `timeout` is for the
-  /// answer alone.
-  void follow(News news) { news_ = std::move(news); }
+  /// Before start(): the answer is given to `answer` and followed by news, each given to `news`.
+  /// `done` is called when the stream has ended. `timeout` is for the answer alone. Neither may
+  /// destroy the Call.
+  void follow(News answer, News news) {
+    answer_ = std::move(answer);
+    news_ = std::move(news);
+  }
   /// Before start(): what goes behind the request, and how much the answer may have.
   void attach_payload(std::vector<std::byte> payload, std::size_t room_bytes) {
     payload_ = std::move(payload);
@@ -58,6 +61,7 @@ class Call final : public LineStream {
   Done done_;
   transport::Timer deadline_;
   std::optional<Result<void>> outcome_;
+  News answer_;
   News news_;
   std::vector<std::byte> payload_;  // the request's, then the answer's
   std::size_t room_bytes_ = 0;

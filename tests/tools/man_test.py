@@ -19,6 +19,7 @@ from cases import check  # noqa: E402
 PROGRAMS = ("nvmf", "nvmf-bench", "nvmf-connect", "nvmf-target")
 # Verbs that are another program: its options are told in its page.
 OTHER_PROGRAMS = {"connect": "nvmf-connect"}
+OTHER_PAGES = ("nvmf-control.7",)
 REFUSED_GROUP = "Of nvme-cli, refused"
 REFUSED_SECTION = "Options of nvme-cli that are refused"
 EXAMPLE = '.\\" example: run'
@@ -102,6 +103,8 @@ class Page:
 
     def read_synopsis(self):
         """By verb: every flag named, with its value."""
+        if ".Sh SYNOPSIS" not in self.lines:  # the page of a protocol
+            return {}
         begin = self.lines.index(".Sh SYNOPSIS") + 1
         end = next(i for i in range(begin, len(self.lines)) if self.lines[i].startswith(".Sh"))
         usages, verb = {}, ""
@@ -166,8 +169,9 @@ def check_lint(path):
     found = [line for line in (done.stdout + done.stderr).splitlines()
              if not any(text in line for text in NOT_THE_PAGE)]
     check(not found, "\n".join(found))
-    for name in re.findall(r"^\.Xr (nvmf\S*) 1", path.read_text(), re.MULTILINE):
-        check((path.parent / f"{name}.1").exists(), f"{path} refers to {name}(1), which is missing")
+    for name, part in re.findall(r"^\.Xr (nvmf\S*) (\d)", path.read_text(), re.MULTILINE):
+        check((path.parent / f"{name}.{part}").exists(),
+              f"{path} refers to {name}({part}), which is missing")
 
 
 def check_version(bin_folder, program):
@@ -216,6 +220,10 @@ def main():
 
     def body():
         pages = []
+        for name in OTHER_PAGES:
+            path = words.repository / "man" / name
+            counted.run(f"{name} lint", check_lint, path)
+            counted.run(f"{name} examples", check_examples, words.bin, Page(path, []))
         for program in PROGRAMS:
             path = words.repository / "man" / f"{program}.1"
             helps = {"": Help(words.bin, program)}
