@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <map>
 
 #include "tool_program.h"
@@ -45,22 +46,72 @@ void accept_verbose(CLI::App& verb) {
       "Accepted, without effect");
 }
 
+void add_raw_binary(CLI::App& verb, OutputFormat& format) {
+  verb.add_flag_callback(
+      "-b,--raw-binary", [&format] { format = OutputFormat::binary; },
+      "Write the bytes as they are");
+}
+
+void add_human(CLI::App& verb, nvme::Detail& detail) {
+  verb.add_flag_callback(
+      "-H,--human-readable", [&detail] { detail = nvme::Detail::human; },
+      "Explain fields bit by bit");
+}
+
+void add_target(CLI::App& verb, std::string& target) {
+  verb.add_option("target", target, "A connection, a namespace of it, or nvme+tcp://…")
+      ->required()
+      ->type_name("TARGET");
+}
+
+void add_namespace_id(CLI::App& verb, std::optional<std::uint32_t>& nsid, const std::string& help) {
+  verb.add_option("-n,--namespace-id", nsid, help)->type_name("NSID");
+}
+
+void add_size(CLI::App& verb, const char* names, std::uint64_t& value, const char* help) {
+  verb.add_option_function<std::string>(
+          names,
+          [&value, names](const std::string& text) {
+            constexpr std::string_view kUnits = "KMGT";
+            std::string number = text;
+            unsigned shift = 0;
+            const auto last =
+                number.empty() ? '\0' : static_cast<char>(std::toupper(number.back()));
+            if (const auto unit = kUnits.find(last); last != '\0' && unit != kUnits.npos) {
+              shift = 10 * static_cast<unsigned>(unit + 1);
+              number.pop_back();
+            }
+            std::uint64_t whole = 0;
+            if (!CLI::detail::lexical_cast(number, whole) || whole > UINT64_MAX >> shift) {
+              throw CLI::ValidationError(
+                  fmt::format("\"{}\" is no value for {}: give a whole number, 0 or more, such as "
+                              "4096, 0x1000 or 4K",
+                              text, std::string_view(names).substr(3)));
+            }
+            value = whole << shift;
+          },
+          help)
+      ->type_name("N");
+}
+
 void add_temporary(CLI::App& verb, TemporaryOptions& options) {
   constexpr const char* kGroup = "With a URI";
-  verb.add_option("-q,--hostnqn", options.hostnqn, "NQN of this host")
-      ->group(kGroup)
-      ->type_name("NQN");
-  verb.add_option("-I,--hostid", options.hostid, "UUID of this host")
-      ->group(kGroup)
-      ->type_name("UUID");
-  verb.add_option("-w,--host-traddr", options.host_traddr, "Source address")
-      ->group(kGroup)
-      ->type_name("ADDR");
-  verb.add_option("-f,--host-iface", options.host_iface, "Interface")
-      ->group(kGroup)
-      ->type_name("IFACE");
-  verb.add_flag("-g,--hdr-digest", options.header_digest, "Check PDU headers")->group(kGroup);
-  verb.add_flag("-G,--data-digest", options.data_digest, "Check data")->group(kGroup);
+  const auto names = [&verb](char letter, const char* name) {
+    const std::string brief{'-', letter};
+    const bool taken = verb.get_option_no_throw(brief) != nullptr;
+    return taken ? std::string(name) : fmt::format("{},{}", brief, name);
+  };
+  const auto add = [&](char letter, const char* name, std::string& word, const char* help,
+                       const char* type) {
+    verb.add_option(names(letter, name), word, help)->group(kGroup)->type_name(type);
+  };
+  add('q', "--hostnqn", options.hostnqn, "NQN of this host", "NQN");
+  add('I', "--hostid", options.hostid, "UUID of this host", "UUID");
+  add('w', "--host-traddr", options.host_traddr, "Source address", "ADDR");
+  add('f', "--host-iface", options.host_iface, "Interface", "IFACE");
+  verb.add_flag(names('g', "--hdr-digest"), options.header_digest, "Check PDU headers")
+      ->group(kGroup);
+  verb.add_flag(names('G', "--data-digest"), options.data_digest, "Check data")->group(kGroup);
 }
 
 /// `nvmf help` and `nvmf help VERB`, as nvme-cli has them.

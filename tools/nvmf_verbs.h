@@ -42,13 +42,4 @@ struct EventsWords {
 /// With `follow`, returns when the connections have ended or nobody reads any more.
 int events(const EventsWords& words);
 
-struct IdentifyWords {
-  std::string target;
-  std::optional<std::uint32_t> nsid;
-  OutputFormat format = OutputFormat::normal;
-  TemporaryOptions temporary;
-};
-int id_ctrl(const IdentifyWords& words);
-int id_ns(const IdentifyWords& words);
-
 }  // namespace nvmf::tools

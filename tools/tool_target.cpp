@@ -6,6 +6,7 @@
 
 #include "host/identity.h"
 #include "nvme/address.h"
+#include "nvme/text.h"
 
 namespace nvmf::tools {
 
@@ -41,6 +42,18 @@ Result<Target> from_uri(const std::string& text, const TemporaryOptions& options
   return target;
 }
 
+/// Whoever comes from nvme-cli types /dev/nvme0.
+Error not_a_device(const std::string& text) {
+  std::string name = text.substr(text.rfind('/') + 1);
+  if (!name.starts_with("nvmf") || !control::check_name(name)) name = "nvmf0 or nvmf0n1";
+  return {
+      fmt::format("{} is a device of the kernel, and connections of nvmf have none: type a name "
+                  "as `nvmf list` shows it, {}, or the target's address, "
+                  "nvme+tcp://HOST[:PORT]/SUBNQN",
+                  nvme::printable(text), name),
+      EINVAL};
+}
+
 }  // namespace
 
 std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text) {
@@ -55,6 +68,7 @@ std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const 
 
 Result<Target> Target::find(const std::string& text, const TemporaryOptions& options) {
   if (nvme::looks_like_uri(text)) return from_uri(text, options);
+  if (text.starts_with("/dev/")) return std::unexpected(not_a_device(text));
   if (auto good = control::check_name(text); !good) return std::unexpected(good.error());
   const auto runtime = control::RuntimeDir::open();
   if (!runtime) return std::unexpected(runtime.error());
