@@ -101,6 +101,36 @@ void add_events(CLI::App& app, Chosen& chosen) {
   });
 }
 
+void add_stats(CLI::App& app, Chosen& chosen) {
+  auto* verb = app.add_subcommand("stats", "Show what connections have done, and how fast");
+  auto words = std::make_shared<StatsWords>();
+  verb->add_option("name", words->names, "Connections; all if none is named")->type_name("NAME");
+  add_format(*verb, words->format, false);
+  verb->add_flag("--openmetrics", words->openmetrics, "Print OpenMetrics text, for Prometheus");
+  verb->final_callback([&chosen, verb, words] {
+    if (words->openmetrics && verb->count("--output-format") != 0) {
+      throw CLI::ValidationError("--openmetrics is a format of its own: leave -o out");
+    }
+    chosen = [words] { return stats(*words); };
+  });
+}
+
+void add_trace(CLI::App& app, Chosen& chosen) {
+  auto* verb = app.add_subcommand("trace", "Write what a connection sends and receives to a file");
+  auto words = std::make_shared<TraceWords>();
+  verb->add_option("name", words->name, "A connection")->required()->type_name("NAME");
+  verb->add_option("file", words->file, "Begin with this file, for Wireshark")
+      ->type_name("FILE")
+      ->check(not_empty);
+  verb->add_flag("--off", words->off, "End the trace");
+  verb->final_callback([&chosen, words] {
+    if (words->off && !words->file.empty()) {
+      throw CLI::ValidationError("Give either a FILE to begin a trace, or --off to end it");
+    }
+    chosen = [words] { return trace(*words); };
+  });
+}
+
 void add_named(CLI::App& app, Chosen& chosen, const char* name, const char* help,
                const char* operand, int (*run)(const std::string&)) {
   auto* verb = app.add_subcommand(name, help);
@@ -116,6 +146,8 @@ void add_connection_verbs(CLI::App& app, Chosen& chosen) {
   add_disconnect_all(app, chosen);
   add_policy(app, chosen);
   add_events(app, chosen);
+  add_stats(app, chosen);
+  add_trace(app, chosen);
   add_named(app, chosen, "reset", "End a connection's queues and make new ones",
             "A connection, as `nvmf list` shows it before the n", &reset);
   add_named(app, chosen, "accept", "Go on with a disk that is not the one that was there before",

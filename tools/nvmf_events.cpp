@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "control/runtime_dir.h"
 #include "nvmf_verbs.h"
+#include "tool_connections.h"
 #include "tool_control.h"
 #include "tool_health.h"
 #include "tool_program.h"
@@ -18,34 +18,6 @@ namespace {
 
 constexpr Duration kPatience{std::chrono::seconds(5)};
 constexpr const char* kVerb = "events";
-
-struct Asked {
-  std::vector<std::string> names;
-  std::vector<std::string> sockets;
-};
-
-/// The connections that were named; all that there are if none was.
-Result<Asked> find(const std::vector<std::string>& names) {
-  const auto runtime = control::RuntimeDir::open();
-  if (!runtime) return std::unexpected(runtime.error());
-  Asked asked{.names = names, .sockets = {}};
-  if (names.empty()) {
-    const auto all = runtime->connections();
-    if (!all) return std::unexpected(all.error());
-    for (const control::Connection& c : *all) asked.names.push_back(c.name);
-  }
-  for (const std::string& name : asked.names) {
-    if (auto good = control::check_name(name); !good) return std::unexpected(good.error());
-    if (!runtime->find(name)) {
-      return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there "
-                              "are",
-                              name, runtime->path()),
-                  ENOENT);
-    }
-    asked.sockets.push_back(runtime->control_socket(name));
-  }
-  return asked;
-}
 
 /// False when nobody reads any more.
 bool say(const json& event, OutputFormat format) {
@@ -70,7 +42,7 @@ bool say_all(const json& fields, OutputFormat format) {
   return true;
 }
 
-int follow(const Asked& asked, OutputFormat format) {
+int follow(const NamedConnections& asked, OutputFormat format) {
   int status = kExitSuccess;
   StreamReader user;
   user.on_answer = [&](std::size_t i, const ControlAnswer& answer) {
@@ -99,7 +71,7 @@ int follow(const Asked& asked, OutputFormat format) {
 }  // namespace
 
 int events(const EventsWords& words) {
-  const auto asked = find(words.names);
+  const auto asked = find_connections(words.names);
   if (!asked) {
     complain("nvmf", asked.error().message);
     return asked.error().code == EINVAL ? kExitUsage : kExitFailure;

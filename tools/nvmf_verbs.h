@@ -42,4 +42,19 @@ struct EventsWords {
 /// With `follow`, returns when the connections have ended or nobody reads any more.
 int events(const EventsWords& words);
 
+struct StatsWords {
+  std::vector<std::string> names;  // connections; empty: all
+  OutputFormat format = OutputFormat::normal;
+  bool openmetrics = false;
+};
+int stats(const StatsWords& words);
+
+struct TraceWords {
+  std::string name;
+  std::string file;  // begin to write this one
+  bool off = false;  // end the one that is written
+};
+/// Without a file and `off`: says whether one is written.
+int trace(const TraceWords& words);
+
 }  // namespace nvmf::tools

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""nvmf events: what controllers and connections report, shown afterwards and while it happens, and
-the control socket's stream behind it. Prints `N passed, N failed`."""
+"""What a running connection tells of itself: nvmf events, shown afterwards and while they happen,
+with the control socket's stream behind it; nvmf stats; nvmf trace. Prints `N passed, N failed`."""
 
 import argparse
 import contextlib
@@ -155,7 +155,48 @@ def what_is_not_there(new):
         check(scene.run("nvmf", "events").must_succeed().out == "", "events of nobody")
 
 
-ALL = (each_kind_is_told, shown_afterwards, follower_ends_with_the_connection,
+def statistics(new):
+    with new(control=True) as scene:
+        exports = scene.connect()
+        scene.run("nbdcopy", exports["nvmf0n1"], "null:").must_succeed()
+        told = json.loads(scene.run("nvmf", "stats", "-o", "json").must_succeed().out)
+        [connection] = told["connections"]
+        queues = connection["queues"]
+        check(sum(q["read_bytes"] for q in queues[1:]) == 64 << 20, queues)
+        check(connection["requests"]["read_bytes"] == 64 << 20, connection["requests"])
+        text = scene.run("nvmf", "stats", "nvmf0").must_succeed().out
+        check("p99.99" in text and "67.11 MB" in text, text)
+        metrics = scene.run("nvmf", "stats", "--openmetrics").must_succeed().out
+        check(metrics.endswith("# EOF\n") and 'connection="nvmf0"' in metrics, metrics[-200:])
+        scene.kill_target()
+        scene.wait_state(("reconnecting", "lost"), 10)
+        scene.restart_target()
+        scene.wait_state(("live",), 20)
+        [later] = json.loads(scene.run("nvmf", "stats", "-o", "json").out)["connections"]
+        check(later["losses"] == 1 and later["reconnects"] == 1, later)
+        check(sum(q["read_bytes"] for q in later["queues"][1:]) == 64 << 20, "a loss took counts away")
+        scene.refused("nvmf", "stats", "nvmf0", "--openmetrics", "-o", "json", status=2)
+        scene.refused("nvmf", "stats", "nvmf5", says="no connection nvmf5")
+
+
+def wire_trace(new):
+    with new(control=True) as scene:
+        scene.connect()
+        place = scene.space.path("wire.pcapng")
+        check("no trace" in scene.run("nvmf", "trace", "nvmf0").must_succeed().out, "a trace of itself")
+        scene.run("nvmf", "trace", "nvmf0", place).must_succeed()
+        scene.refused("nvmf", "trace", "nvmf0", scene.space.path("other"), says="already")
+        scene.run("nvmf", "id-ctrl", "nvmf0").must_succeed()
+        ended = scene.run("nvmf", "trace", "nvmf0", "--off").must_succeed().out
+        check("has ended" in ended and " 0 packets" not in ended, ended)
+        with open(place, "rb") as trace:
+            check(trace.read(4) == b"\x0a\x0d\x0d\x0a", "it is no pcapng file")
+        scene.refused("nvmf", "trace", "nvmf0", "--off", says="no trace")
+        scene.refused("nvmf", "trace", "nvmf0", "/nowhere/file", says="/nowhere")
+        scene.refused("nvmf", "trace", "nvmf0", "x", "--off", status=2)
+
+
+ALL = (statistics, wire_trace, each_kind_is_told, shown_afterwards, follower_ends_with_the_connection,
        crowds_and_the_deaf, what_is_not_there)
 
 
