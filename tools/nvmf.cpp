@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   add_identify_verbs(app, chosen);
   add_log_verbs(app, chosen);
   add_feature_verbs(app, chosen);
+  add_explain(app, chosen);
   add_help(app, chosen);
   app.footer(
       "A TARGET is a connection (nvmf0), a namespace (nvmf0n1), or nvme+tcp://HOST[:PORT]/SUBNQN,\n"

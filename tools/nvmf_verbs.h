@@ -6,12 +6,26 @@
 #include <string>
 #include <vector>
 
+#include "nvme/status.h"
 #include "tool_target.h"
 #include "tool_timers.h"
 
 namespace nvmf::tools {
 
 enum class OutputFormat : std::uint8_t { normal, json, binary };
+
+struct ExplainWords {
+  std::vector<std::string> status;             // one, in as many words as it was written in
+  std::optional<nvme::StatusContext> context;  // of which kind of command
+  bool cqe = false;                            // it is dword 3 of a completion queue entry
+  // or one of these; empty: not given
+  std::string system_error;  // a name or number of errno
+  std::string term_req;      // FES[:FEI]
+  std::string connect;       // dword 0 of the completion of a Connect
+  OutputFormat format = OutputFormat::normal;
+};
+/// kExitUsage for a number that nobody can explain.
+int explain(const ExplainWords& words);
 
 int list(OutputFormat format);
 

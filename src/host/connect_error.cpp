@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "nvme/explain.h"
 #include "nvme/fabrics.h"
 
 namespace nvmf::host {
@@ -25,13 +26,7 @@ Error invalid_parameter(const ConnectParams& p, std::uint16_t qid, const nvme::C
         fmt::format("{}, which is {}; allow it on the target or pass --hostnqn", what, p.hostnqn),
         EACCES};
   }
-  if (!where.in_data && where.offset == nvme::kConnectSqeSqsize) {
-    return {what + "; try a smaller --queue-size", EINVAL};
-  }
-  if (!where.in_data && where.offset == nvme::kConnectSqeKato) {
-    return {what + "; try another --keep-alive-tmo", EINVAL};
-  }
-  return {what, EINVAL};
+  return {fmt::format("{}; try {}", what, where.hint()), EINVAL};
 }
 
 }  // namespace
@@ -64,7 +59,9 @@ Error connect_refused(const ConnectParams& p, std::uint16_t qid, const nvme::Cqe
                           status),
               kAuthenticationFailed};
     default:
-      return {fmt::format("the target refused to connect {}: {}", queue_name(qid), status), EIO};
+      return {fmt::format("the target refused to connect {}: {}", queue_name(qid),
+                          nvme::explain(cqe.status, nvme::StatusContext::fabrics)),
+              EIO};
   }
 }
 

@@ -46,30 +46,46 @@ struct ConnectField {
   std::uint16_t first;
   std::uint16_t end;
   std::string_view name;
+  std::string_view hint;  // goes on after "try "
 };
+
+constexpr std::string_view kReportIt = "to report it: this host sent what the target cannot read";
 
 // Base 2.1 §6.3: where each parameter of Connect lies.
 constexpr ConnectField kSqeFields[] = {
-    {4, 5, "the fabrics command type (FCTYPE)"},
-    {kConnectSqeRecfmt, kConnectSqeQid, "the record format (RECFMT)"},
-    {kConnectSqeQid, kConnectSqeSqsize, "the queue identifier (QID)"},
-    {kConnectSqeSqsize, kConnectSqeCattr, "the queue size (SQSIZE)"},
-    {kConnectSqeCattr, 47, "the connect attributes (CATTR)"},
-    {kConnectSqeKato, kConnectSqeNvmsetid, "the keep alive timeout (KATO)"},
-    {kConnectSqeNvmsetid, 54, "the NVM set identifier (NVMSETID)"},
+    {0, 1, "the opcode (OPC)", kReportIt},
+    {1, 2, "the kind of its scatter-gather list (PSDT)", kReportIt},
+    {2, 4, "the command identifier (CID)", kReportIt},
+    {4, 5, "the fabrics command type (FCTYPE)", kReportIt},
+    {24, 40, "the scatter-gather list (SGL1)", kReportIt},
+    {kConnectSqeRecfmt, kConnectSqeQid, "the record format (RECFMT)",
+     "a target of a newer NVMe over Fabrics version, and report it"},
+    {kConnectSqeQid, kConnectSqeSqsize, "the queue identifier (QID)", "a smaller --nr-io-queues"},
+    {kConnectSqeSqsize, kConnectSqeCattr, "the queue size (SQSIZE)", "a smaller --queue-size"},
+    {kConnectSqeCattr, 47, "the connect attributes (CATTR)", kReportIt},
+    {kConnectSqeKato, kConnectSqeNvmsetid, "the keep alive timeout (KATO)",
+     "another --keep-alive-tmo"},
+    {kConnectSqeNvmsetid, 54, "the NVM set identifier (NVMSETID)", kReportIt},
 };
 constexpr ConnectField kDataFields[] = {
-    {kConnectDataHostid, kConnectDataCntlid, "the host identifier (HOSTID)"},
-    {kConnectDataCntlid, 18, "the controller identifier (CNTLID)"},
-    {kConnectDataSubnqn, kConnectDataHostnqn, "the subsystem NQN (SUBNQN)"},
-    {kConnectDataHostnqn, 768, "the host NQN (HOSTNQN)"},
+    {kConnectDataHostid, kConnectDataCntlid, "the host identifier (HOSTID)",
+     "another --hostid, and the same one for all connections of this host NQN"},
+    {kConnectDataCntlid, 18, "the controller identifier (CNTLID)",
+     "to connect again: the controller that the queue was for may have ended"},
+    {kConnectDataSubnqn, kConnectDataHostnqn, "the subsystem NQN (SUBNQN)",
+     "`nvmf discover`, which lists the subsystems that it has"},
+    {kConnectDataHostnqn, 768, "the host NQN (HOSTNQN)",
+     "to allow this host on the target, or another --hostnqn"},
 };
+constexpr ConnectField kReservedField = {0, 0, "a reserved field", kReportIt};
 
-std::string_view connect_field_name(std::span<const ConnectField> fields, std::uint16_t offset) {
+const ConnectField& connect_field(const ConnectInvalidParameter& where) {
+  const auto fields = where.in_data ? std::span<const ConnectField>(kDataFields)
+                                    : std::span<const ConnectField>(kSqeFields);
   for (const ConnectField& field : fields) {
-    if (offset >= field.first && offset < field.end) return field.name;
+    if (where.offset >= field.first && where.offset < field.end) return field;
   }
-  return "a reserved field";
+  return kReservedField;
 }
 
 bool property_is_eight_bytes(Property property) {
@@ -144,9 +160,12 @@ ConnectInvalidParameter ConnectInvalidParameter::decode(std::uint64_t result) {
 }
 
 std::string ConnectInvalidParameter::describe() const {
-  const std::string_view name =
-      in_data ? connect_field_name(kDataFields, offset) : connect_field_name(kSqeFields, offset);
-  return fmt::format("{}, byte {} of the Connect {}", name, offset, in_data ? "data" : "command");
+  return fmt::format("{}, byte {} of the Connect {}", connect_field(*this).name, offset,
+                     in_data ? "data" : "command");
+}
+
+std::string_view ConnectInvalidParameter::hint() const {
+  return connect_field(*this).hint;
 }
 
 Sqe PropertyCommand::to_get() const {

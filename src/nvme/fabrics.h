@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "nvme/command.h"
 #include "nvme/result.h"
@@ -74,6 +75,8 @@ struct ConnectInvalidParameter {
   static ConnectInvalidParameter decode(std::uint64_t result);
   /// The field in words: "the host NQN (HOSTNQN), byte 512 of the Connect data".
   [[nodiscard]] std::string describe() const;
+  /// What to do about it, to go on after "try "; never empty.
+  [[nodiscard]] std::string_view hint() const;
   friend bool operator==(const ConnectInvalidParameter&, const ConnectInvalidParameter&) = default;
 };
 /// Byte offsets to report in ConnectInvalidParameter.

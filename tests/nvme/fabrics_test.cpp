@@ -85,10 +85,27 @@ TEST(Connect, InvalidParameterInWords) {
   EXPECT_EQ(words(44), "the queue size (SQSIZE), byte 44 of the Connect command");
   EXPECT_EQ(words(42), "the queue identifier (QID), byte 42 of the Connect command");
   EXPECT_EQ(words(52), "the NVM set identifier (NVMSETID), byte 52 of the Connect command");
+  EXPECT_EQ(words(4), "the fabrics command type (FCTYPE), byte 4 of the Connect command");
+  EXPECT_EQ(words(24), "the scatter-gather list (SGL1), byte 24 of the Connect command");
+  EXPECT_EQ(words(46), "the connect attributes (CATTR), byte 46 of the Connect command");
+  EXPECT_EQ(words(0x00010000), "the host identifier (HOSTID), byte 0 of the Connect data");
   EXPECT_THAT(words(47), HasSubstr("a reserved field"));
+  EXPECT_THAT(words(23), HasSubstr("a reserved field"));
+  EXPECT_THAT(words(0xffff), HasSubstr("a reserved field"));
+  EXPECT_THAT(words(0x00010012), HasSubstr("a reserved field"));
   EXPECT_THAT(words(0x000103ff), HasSubstr("a reserved field"));
   EXPECT_EQ((ConnectInvalidParameter{.in_data = true, .offset = kConnectDataHostnqn}.encode()),
             0x00010200u);
+}
+
+TEST(Connect, InvalidParameterHasAHint) {
+  for (unsigned offset = 0; offset < 0x20000; ++offset) {
+    const auto where = ConnectInvalidParameter::decode(offset);
+    ASSERT_FALSE(where.hint().empty()) << offset;
+    ASSERT_FALSE(where.hint().starts_with("try")) << offset;
+  }
+  EXPECT_EQ(ConnectInvalidParameter::decode(44).hint(), "a smaller --queue-size");
+  EXPECT_EQ(ConnectInvalidParameter::decode(48).hint(), "another --keep-alive-tmo");
 }
 
 // Base 2.1 §6.5, §6.6.
