@@ -9,6 +9,7 @@
 #include "host/log.h"
 #include "nvme/admin.h"
 #include "nvme/check.h"
+#include "nvme/explain.h"
 
 namespace nvmf::host {
 
@@ -316,10 +317,11 @@ void Association::check_keep_alive() {
   if (admin_->keep_alive_outstanding()) {
     if (now - keep_alive_sent_at_ >= keep_alive_timeout_) {
       // Nothing that the admin queue could still say is waited for: lose() comes with its end.
-      return admin_->end(
-          Error{fmt::format("{} did not answer a Keep Alive within {} ms", admin_->describe(),
-                            keep_alive_timeout_ / std::chrono::milliseconds(1)),
-                ETIMEDOUT});
+      return admin_->end(Error{
+          fmt::format("{} did not answer a Keep Alive within {} ms; try its log, and `ping` for "
+                      "the network",
+                      admin_->describe(), keep_alive_timeout_ / std::chrono::milliseconds(1)),
+          ETIMEDOUT});
     }
   } else {
     const std::uint64_t submitted = commands_submitted();
@@ -330,7 +332,7 @@ void Association::check_keep_alive() {
       admin_->submit_keep_alive([this](nvme::Status status) {
         if (status.ok()) return;
         lose(Error{fmt::format("{} refused a Keep Alive: {}", admin_->describe(),
-                               nvme::describe(status, nvme::StatusContext::admin)),
+                               nvme::explain(status, nvme::StatusContext::admin)),
                    EIO});
       });
     }

@@ -8,6 +8,7 @@
 #include "host/association.h"
 #include "host/log.h"
 #include "nvme/admin.h"
+#include "nvme/explain.h"
 
 namespace nvmf::host {
 
@@ -121,7 +122,7 @@ Task<void> Association::read_event_page(nvme::LogPage page, HostEvent& told) {
   if (read->cqe.status.ok()) co_return take_event_page(page, bytes, told);
   log(LogLevel::warning,
       fmt::format("{} refused log page {:#04x}: {}", context(*this), static_cast<unsigned>(page),
-                  nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
+                  nvme::explain(read->cqe.status, nvme::StatusContext::admin)));
 }
 
 void Association::take_event_page(nvme::LogPage page, std::span<const std::byte> bytes,
@@ -174,7 +175,7 @@ Task<Result<nvme::ChangedNamespaces>> Association::read_changed_namespaces() {
   if (read->cqe.status.ok()) co_return nvme::ChangedNamespaces::decode(page);
   log(LogLevel::warning,
       fmt::format("{} refused the list of changed namespaces: {}", context(*this),
-                  nvme::describe(read->cqe.status, nvme::StatusContext::admin)));
+                  nvme::explain(read->cqe.status, nvme::StatusContext::admin)));
   co_return nvme::ChangedNamespaces{.overflow = true};
 }
 

@@ -10,6 +10,7 @@
 #include "host/log.h"
 #include "host/namespace_scan.h"
 #include "nvme/admin.h"
+#include "nvme/explain.h"
 #include "nvme/fabrics.h"
 
 namespace nvmf::host {
@@ -53,7 +54,7 @@ struct BringUp {
     auto cqe = co_await ask(sqe);
     if (cqe && !cqe->status.ok()) {
       co_return fail(fmt::format("the controller refused {}: {}", what,
-                                 nvme::describe(cqe->status, nvme::StatusContext::admin)));
+                                 nvme::explain(cqe->status, nvme::StatusContext::admin)));
     }
     co_return cqe;
   }
@@ -296,7 +297,7 @@ Task<Result<void>> identify_controller(BringUp& b) {
   if (!answer) co_return error_of(answer);
   if (!answer->cqe.status.ok()) {
     co_return fail(fmt::format("the controller refused to identify itself: {}",
-                               nvme::describe(answer->cqe.status, nvme::StatusContext::admin)));
+                               nvme::explain(answer->cqe.status, nvme::StatusContext::admin)));
   }
   a.info.controller = nvme::IdentifyController::decode(page);
   a.info.traffic_based_keep_alive = (a.info.controller.ctratt & nvme::kCtrattTbkas) != 0;
@@ -408,9 +409,10 @@ Task<Result<void>> bring_up_queue(BringUp& b, IoQueue& queue) {
     if (!response) {
       result = error_of(response);
     } else if (response->cntlid != cntlid) {
-      result = fail(fmt::format("{} was connected to controller {} instead of {}", queue.describe(),
-                                response->cntlid, cntlid),
-                    EPROTO);
+      result =
+          fail(fmt::format("{} was connected to controller {} instead of {}; try to connect again",
+                           queue.describe(), response->cntlid, cntlid),
+               EPROTO);
     } else {
       queue.prepare();
     }

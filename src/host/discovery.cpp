@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "nvme/address.h"
+#include "nvme/explain.h"
 #include "nvme/text.h"
 
 namespace nvmf::host {
@@ -58,7 +59,7 @@ std::string record_name(std::size_t index, std::uint64_t all) {
 
 Error refused(nvme::Status status) {
   return {fmt::format("the discovery controller refused to show its log: {}",
-                      nvme::describe(status, nvme::StatusContext::admin)),
+                      nvme::explain(status, nvme::StatusContext::admin)),
           EREMOTEIO};
 }
 

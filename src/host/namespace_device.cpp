@@ -10,6 +10,7 @@
 #include "host/retry_rules.h"
 #include "nvme/admin.h"
 #include "nvme/check.h"
+#include "nvme/explain.h"
 
 namespace nvmf::host {
 
@@ -349,7 +350,9 @@ PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
                     info_.name, op_name(r.op), r.length_bytes, r.offset_bytes,
                     retry.again ? "will be tried again" : "failed",
                     nvme::opcode_name(command.sqe, false),
-                    nvme::describe(command.cqe.status, nvme::StatusContext::nvm),
+                    // What is tried again by itself needs no advice.
+                    retry.again ? nvme::describe(command.cqe.status, nvme::StatusContext::nvm)
+                                : nvme::explain(command.cqe.status, nvme::StatusContext::nvm),
                     suppressed != 0 ? fmt::format(" ({} more like it)", suppressed) : ""));
   }
   if (retry.again && stop_error() == 0) return {.again = true, .pause = retry.pause};

@@ -10,6 +10,7 @@
 
 #include "host/log.h"
 #include "nvme/admin.h"
+#include "nvme/explain.h"
 
 namespace nvmf::host {
 
@@ -44,7 +45,7 @@ Task<Result<void>> list_all(Scan& scan) {
     if (!answer) co_return std::unexpected(answer.error());
     if (!answer->cqe.status.ok()) {
       co_return fail(fmt::format("the controller refused to list its namespaces: {}",
-                                 nvme::describe(answer->cqe.status, nvme::StatusContext::admin)));
+                                 nvme::explain(answer->cqe.status, nvme::StatusContext::admin)));
     }
     auto nsids = nvme::decode_namespace_list(page);
     if (!nsids) co_return std::unexpected(nsids.error());
@@ -108,7 +109,7 @@ Task<Result<std::shared_ptr<const Namespace>>> look_at(Scan& scan, std::uint32_t
   if (!answer) co_return std::unexpected(answer.error());
   if (!answer->cqe.status.ok()) {
     why = fmt::format("namespace {} cannot be identified: {}", nsid,
-                      nvme::describe(answer->cqe.status, nvme::StatusContext::admin));
+                      nvme::explain(answer->cqe.status, nvme::StatusContext::admin));
     if (!says_gone(answer->cqe.status)) scan.association.unsure_namespaces.push_back(nsid);
     co_return none;
   }

@@ -64,15 +64,18 @@ Task<Result<CommandOutcome>> QueueLink::run(nvme::Sqe sqe, transport::DataDirect
   std::optional<transport::Timer> deadline;
   if (timeout > Duration::zero()) {
     deadline.emplace(loop_.timers(), [this, &sqe, timeout] {
-      end(Error{fmt::format("{} did not answer the command {} within {:g} s", describe(),
-                            nvme::opcode_name(sqe, qid_ == 0), seconds(timeout)),
-                ETIMEDOUT});
+      end(Error{
+          fmt::format("{} did not answer the command {} within {:g} s; try its log, and `ping` for "
+                      "the network",
+                      describe(), nvme::opcode_name(sqe, qid_ == 0), seconds(timeout)),
+          ETIMEDOUT});
     });
     deadline->arm(loop_.now() + timeout);
   }
   if (free_slots() == 0) {
     // None left, or an end under way, whose reason is then the better answer.
-    if (running_ >= slots_) co_return fail(describe() + " takes no more commands now", EBUSY);
+    if (running_ >= slots_)
+      co_return fail(describe() + " takes no more commands now; try again later", EBUSY);
     co_await wait_ended();
     co_return std::unexpected(reason_);
   }

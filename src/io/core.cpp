@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "io/error_words.h"
 #include "io/file.h"
 #include "io/listener.h"
 #include "io/socket_address.h"
@@ -102,7 +103,9 @@ Result<void> ReactorCore::start(const ReactorOptions& options) {
   if (!kind) return std::unexpected(kind.error());
   wake_fd_ = UniqueFd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   if (!wake_fd_.valid()) {
-    return fail(fmt::format("cannot make an event loop: {}", std::strerror(errno)), errno);
+    const int code = errno;
+    return fail(
+        fmt::format("cannot make an event loop: {}{}", std::strerror(code), try_words(code)), code);
   }
   if (*kind != BackendKind::epoll) {
     auto ring = make_uring_backend();

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "io/backend.h"
+#include "io/error_words.h"
 #include "io/file.h"
 #include "io/unique_fd.h"
 
@@ -172,7 +173,8 @@ Result<std::unique_ptr<Backend>> make_epoll_backend(std::function<void()> notify
   UniqueFd fd(::epoll_create1(EPOLL_CLOEXEC));
   if (!fd.valid()) {
     const int code = errno;
-    return fail(fmt::format("cannot make an event loop: {}", std::strerror(code)), code);
+    return fail(
+        fmt::format("cannot make an event loop: {}{}", std::strerror(code), try_words(code)), code);
   }
   return std::make_unique<EpollBackend>(std::move(fd), std::move(notify));
 }

@@ -100,6 +100,11 @@ const ErrnoWords* errno_words(int code) {
   return found == std::end(kWords) ? nullptr : found;
 }
 
+std::string try_words(int code) {
+  const ErrnoWords* words = errno_words(code);
+  return words == nullptr ? std::string() : "; try " + std::string(words->hint);
+}
+
 std::optional<int> errno_from_name(std::string_view name) {
   std::string upper(name);
   std::ranges::transform(upper, upper.begin(), [](char c) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace nvmf::io {
@@ -14,6 +15,8 @@ struct ErrnoWords {
 
 /// The words for an error that connections meet; null for all others.
 const ErrnoWords* errno_words(int code);
+/// "; try ..." for the end of a message, or nothing for an error that has no words.
+std::string try_words(int code);
 /// "ECONNREFUSED", in any case of letters, for every error that the C library names.
 std::optional<int> errno_from_name(std::string_view name);
 

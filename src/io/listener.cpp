@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "io/error_words.h"
 #include "io/socket_address.h"
 
 namespace nvmf::io {
@@ -24,7 +25,7 @@ constexpr int kBacklog = 1024;
 constexpr Duration kPause = std::chrono::milliseconds(100);
 
 /// What to try.
-const char* hint(bool is_unix, int code) {
+std::string hint(bool is_unix, int code) {
   switch (code) {
     case EADDRINUSE:
       return is_unix ? ": somebody else listens there; choose another path"
@@ -41,7 +42,7 @@ const char* hint(bool is_unix, int code) {
     case EROFS:
       return ": its folder cannot be written to, choose another one";
     default:
-      return "";
+      return try_words(code);
   }
 }
 

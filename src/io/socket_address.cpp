@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "io/error_words.h"
+
 namespace nvmf::io {
 
 using transport::ConnectOptions;
@@ -46,13 +48,9 @@ Result<SocketAddress> numeric(const std::string& host, std::uint16_t port) {
   return address;
 }
 
-const char* too_many_files_hint(int code) {
-  return code == EMFILE ? ": this process may open no more files, `ulimit -n` allows more" : "";
-}
-
 /// What to try when the kernel refuses an option: only the interface and the source address depend
 /// on the machine.
-const char* option_hint(int code) {
+std::string option_hint(int code) {
   switch (code) {
     case ENODEV:
       return ": `ip link` shows the interfaces that there are";
@@ -62,7 +60,7 @@ const char* option_hint(int code) {
     case EPERM:
       return ": it needs a right that this process lacks (CAP_NET_RAW for an interface)";
     default:
-      return "";
+      return try_words(code);
   }
 }
 
@@ -131,7 +129,7 @@ Result<UniqueFd> make_socket(const SocketAddress& address) {
   if (!fd.valid()) {
     const int code = errno;
     return fail(fmt::format("cannot make a socket: {} ({}){}", std::strerror(code), code_name(code),
-                            too_many_files_hint(code)),
+                            try_words(code)),
                 code);
   }
   return fd;
@@ -227,16 +225,20 @@ Error connect_error(const std::string& peer, int code) {
               code};
     case ENETUNREACH:
     case EHOSTUNREACH:
-      return {fmt::format("{} cannot be reached ({}): there is no way to that network or host",
-                          peer, name),
-              code};
+      return {
+          fmt::format("{} cannot be reached ({}): there is no way to that network or host; try `ip "
+                      "route get` and `ping` for it",
+                      peer, name),
+          code};
     case EADDRNOTAVAIL:
       return {fmt::format("no local address or port is left to connect to {} ({}): close other "
                           "connections to it, or widen net.ipv4.ip_local_port_range",
                           peer, name),
               code};
     default:
-      return {fmt::format("cannot connect to {}: {} ({})", peer, std::strerror(code), name), code};
+      return {fmt::format("cannot connect to {}: {} ({}){}", peer, std::strerror(code), name,
+                          try_words(code)),
+              code};
   }
 }
 
@@ -244,15 +246,22 @@ Error stream_error(const std::string& peer, int code) {
   const std::string name = code_name(code);
   switch (code) {
     case ECONNRESET:
-      return {fmt::format("{} reset the connection ({})", peer, name), code};
+      return {fmt::format("{} reset the connection ({}); try its log for the reason", peer, name),
+              code};
     case EPIPE:
-      return {fmt::format("{} closed the connection while we were sending ({})", peer, name), code};
+      return {fmt::format(
+                  "{} closed the connection while we were sending ({}); try its log for the reason",
+                  peer, name),
+              code};
     case ETIMEDOUT:
-      return {fmt::format("{} no longer acknowledges what we send ({}): the connection is given up",
-                          peer, name),
+      return {fmt::format(
+                  "{} no longer acknowledges what we send ({}): the connection is given up; try "
+                  "`ping` for it",
+                  peer, name),
               code};
     default:
-      return {fmt::format("the connection to {} failed: {} ({})", peer, std::strerror(code), name),
+      return {fmt::format("the connection to {} failed: {} ({}){}", peer, std::strerror(code), name,
+                          try_words(code)),
               code};
   }
 }

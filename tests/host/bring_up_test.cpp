@@ -271,6 +271,19 @@ TEST_F(BringUp, InvalidQueueSizeIsDecoded) {
   EXPECT_THAT(failure(), AllOf(HasSubstr("queue 2"), HasSubstr("--queue-size")));
 }
 
+TEST_F(BringUp, EveryInvalidParameterEndsWithAHint) {
+  refuse_connect(2, StatusCode::connect_invalid_parameters,
+                 nvme::ConnectInvalidParameter{false, nvme::kConnectSqeQid}.encode());
+  EXPECT_THAT(failure(), AllOf(HasSubstr("(QID), byte 42 of the Connect command"),
+                               HasSubstr("; try a smaller --nr-io-queues")));
+}
+
+TEST_F(BringUp, AnyOtherRefusalIsExplained) {
+  refuse_connect(0, StatusCode::connect_incompatible_format);
+  EXPECT_THAT(failure(), AllOf(HasSubstr("refused to connect the admin queue: Incompatible Format"),
+                               HasSubstr("; try a target of a newer")));
+}
+
 TEST_F(BringUp, AuthenticationIsNotSupportedYet) {
   target.intercept = [&](FakeTarget::Connection& at, ControllerCommand& c) {
     if (!is_connect(c, 0)) return false;

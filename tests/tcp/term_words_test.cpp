@@ -28,18 +28,20 @@ TEST(PduField, NamesWhatLiesAtAnOffset) {
 
 TEST(DescribeTermReq, SaysOfWhichFieldItSpeaks) {
   const std::array<std::byte, 1> r2t{std::byte{0x09}};
-  EXPECT_EQ(describe_term_req(Fes::invalid_header_field, 8, true, r2t),
-            "Invalid PDU Header Field (FES 1, field offset 8: CCCID of the R2T PDU)");
-  EXPECT_EQ(describe_term_req(Fes::invalid_header_field, 23, true, r2t),
-            "Invalid PDU Header Field (FES 1, field offset 23, in the R2T PDU)");
-  EXPECT_EQ(describe_term_req(Fes::pdu_sequence_error, 8, true, r2t),
-            "PDU Sequence Error (FES 2, in the R2T PDU)");
-  EXPECT_EQ(describe_term_req(Fes::limit_exceeded, 0, true, {}), "R2T Limit Exceeded (FES 5)");
+  EXPECT_EQ(describe_term_req(Fes::invalid_header_field, 8, true, r2t, "our"),
+            "Invalid PDU Header Field (FES 1, field offset 8) in CCCID of our R2T PDU");
+  EXPECT_EQ(describe_term_req(Fes::invalid_header_field, 23, true, r2t, "its"),
+            "Invalid PDU Header Field (FES 1, field offset 23) in its R2T PDU");
+  EXPECT_EQ(describe_term_req(Fes::pdu_sequence_error, 8, true, r2t, "its"),
+            "PDU Sequence Error (FES 2) in its R2T PDU");
+  EXPECT_EQ(describe_term_req(Fes::limit_exceeded, 0, true, {}, "our"),
+            "R2T Limit Exceeded (FES 5) in our PDUs");
   for (unsigned type = 0; type < 256; ++type) {
     const std::array<std::byte, 1> header{static_cast<std::byte>(type)};
     for (unsigned fes = 0; fes < 9; ++fes) {
       for (const std::uint32_t fei : {0U, 8U, 127U, 0xffffffffU}) {
-        EXPECT_TRUE(describe_term_req(static_cast<Fes>(fes), fei, false, header).ends_with(")"));
+        EXPECT_TRUE(
+            describe_term_req(static_cast<Fes>(fes), fei, false, header, "its").ends_with(" PDU"));
       }
     }
   }

@@ -5,6 +5,7 @@
 
 #include "nvme/check.h"
 #include "nvme/endian.h"
+#include "transport/tcp/term_words.h"
 
 namespace nvmf::tcp {
 namespace {
@@ -472,10 +473,9 @@ std::string ControllerQpair::eof_text() const {
 
 std::string ControllerQpair::violation_text(const PduError& error) const {
   if (error.drop) return "the host " + peer_name() + " sent a TermReq of impossible length";
-  return "the host " + peer_name() +
-         " broke the protocol: " + describe_fes(error.fes, error.fei, false) + " in its " +
-         std::string(pdu_name(static_cast<PduType>(load_u8(receiver_.offending_header().data())))) +
-         " PDU";
+  return "the host " + peer_name() + " broke the protocol: " +
+         describe_term_req(error.fes, error.fei, false, receiver_.offending_header(), "its") +
+         "; try " + std::string(fes_words(error.fes, false).hint);
 }
 
 void ControllerQpair::closed(const Error& reason) {

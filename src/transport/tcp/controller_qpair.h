@@ -161,7 +161,6 @@ class ControllerQpair final : public transport::ControllerQpair, private QpairCo
   // The PDU with data that is arriving.
   std::uint32_t data_slot_ = kNone;
   std::uint32_t data_grant_ = kNone;  // kNone: in-capsule data
-  bool term_req_arriving_ = false;
 };
 
 }  // namespace nvmf::tcp

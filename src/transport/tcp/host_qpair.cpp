@@ -7,6 +7,7 @@
 #include "nvme/check.h"
 #include "nvme/endian.h"
 #include "transport/connector.h"
+#include "transport/tcp/term_words.h"
 
 namespace nvmf::tcp {
 namespace {
@@ -386,10 +387,9 @@ std::string HostQpair::violation_text(const PduError& error) const {
     return target_ + " does not speak NVMe/TCP: its first bytes are no ICResp; check the port";
   }
   if (error.drop) return "the controller at " + describe() + " sent a TermReq of impossible length";
-  return "the controller at " + describe() +
-         " broke the protocol: " + describe_fes(error.fes, error.fei, true) + " in its " +
-         std::string(pdu_name(static_cast<PduType>(load_u8(receiver_.offending_header().data())))) +
-         " PDU";
+  return "the controller at " + describe() + " broke the protocol: " +
+         describe_term_req(error.fes, error.fei, true, receiver_.offending_header(), "its") +
+         "; try " + std::string(fes_words(error.fes, true).hint);
 }
 
 void HostQpair::closed(const Error& reason) {

@@ -133,7 +133,6 @@ class HostQpair final : public transport::HostQpair, private QpairCore {
   std::uint32_t data_slot_ = kNone;
   bool data_last_ = false;
   bool data_success_ = false;
-  bool term_req_arriving_ = false;
 };
 
 }  // namespace nvmf::tcp

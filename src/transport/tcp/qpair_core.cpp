@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "transport/tcp/term_words.h"
+
 namespace nvmf::tcp {
 namespace {
 
@@ -88,11 +90,15 @@ void QpairCore::finish_with(Error reason) {
 }
 
 void QpairCore::term_req_received() {
+  // The header that it complains of begins with the type of its PDU; the rest is not needed.
+  const std::span<const std::byte> offending(term_req_data_.data(), term_req_arriving_ ? 1 : 0);
   // §3.5: the one who gets a TermReq terminates the connection.
-  end_with(Error{std::string(controller_ ? "the host " : "the controller ") + peer_ +
-                     " ended the connection: it found " +
-                     describe_fes(term_req_.fes, term_req_.fei, controller_) + " in what we sent",
-                 EPROTO});
+  end_with(
+      Error{std::string(controller_ ? "the host " : "the controller ") + peer_ +
+                " ended the connection: it found " +
+                describe_term_req(term_req_.fes, term_req_.fei, controller_, offending, "our") +
+                "; try " + std::string(fes_words(term_req_.fes, controller_).hint),
+            EPROTO});
 }
 
 void QpairCore::fatal(const PduError& error) {

@@ -64,6 +64,7 @@ class QpairCore : public transport::StreamUser, protected PduHandler {
   /// TermReq payload lands here; parsed when it is complete.
   std::array<std::byte, kTermReqBytesMax> term_req_data_{};
   TermReq term_req_;
+  bool term_req_arriving_ = false;  // it has a payload
 
  private:
   void fatal(const PduError& error);

@@ -73,16 +73,14 @@ std::string_view pdu_field(PduType type, std::uint32_t offset) {
 }
 
 std::string describe_term_req(Fes fes, std::uint32_t fei, bool from_host,
-                              std::span<const std::byte> offending) {
-  std::string text = describe_fes(fes, fei, from_host);
-  const bool has_offset = fes == Fes::invalid_header_field || fes == Fes::unsupported_parameter;
-  if (offending.empty()) return text;
+                              std::span<const std::byte> offending, std::string_view whose) {
+  const std::string text = describe_fes(fes, fei, from_host);
+  if (offending.empty()) return fmt::format("{} in {} PDUs", text, whose);
   const auto type = static_cast<PduType>(load_u8(offending.data()));
+  const bool has_offset = fes == Fes::invalid_header_field || fes == Fes::unsupported_parameter;
   const std::string_view field = has_offset ? pdu_field(type, fei) : std::string_view();
-  text.pop_back();  // the closing bracket
-  text += field.empty() ? fmt::format(", in the {} PDU)", pdu_name(type))
-                        : fmt::format(": {} of the {} PDU)", field, pdu_name(type));
-  return text;
+  return fmt::format("{} in {}{}{} {} PDU", text, field, field.empty() ? "" : " of ", whose,
+                     pdu_name(type));
 }
 
 FesWords fes_words(Fes fes, bool from_host) {

@@ -17,10 +17,10 @@ namespace nvmf::tcp {
 std::string_view pdu_field(PduType type, std::uint32_t offset);
 
 /// describe_fes(), and of which field of which PDU it speaks: "Invalid PDU Header Field (FES 1,
-/// field offset 8: CCCID of the R2T PDU)". `offending` is the header that the TermReq brings along
-/// or that was refused: any bytes, as many as there are.
+/// field offset 8) in CCCID of our R2T PDU". `offending` is the header that the TermReq brings
+/// along or that was refused: any bytes, as many as there are; `whose` it is: "its", "our".
 std::string describe_term_req(Fes fes, std::uint32_t fei, bool from_host,
-                              std::span<const std::byte> offending);
+                              std::span<const std::byte> offending, std::string_view whose);
 
 struct FesWords {
   std::string_view meaning;  // what the sender of the TermReq found; a sentence
