@@ -17,6 +17,28 @@ void add_list(CLI::App& app, Chosen& chosen) {
   verb->final_callback([&chosen, format] { chosen = [format] { return list(*format); }; });
 }
 
+void add_list_subsys(CLI::App& app, Chosen& chosen) {
+  auto* verb = app.add_subcommand("list-subsys", "List subsystems and the connections to each");
+  auto name = std::make_shared<std::string>();
+  auto format = std::make_shared<OutputFormat>(OutputFormat::normal);
+  verb->add_option("name", *name, "A connection or a namespace: its subsystem alone")
+      ->type_name("NAME");
+  add_format(*verb, *format, false);
+  accept_verbose(*verb);
+  verb->final_callback(
+      [&chosen, name, format] { chosen = [name, format] { return list_subsys(*name, *format); }; });
+}
+
+void add_ns_rescan(CLI::App& app, Chosen& chosen) {
+  auto* verb = app.add_subcommand("ns-rescan", "Ask which namespaces there are now, and act on it");
+  auto words = std::make_shared<RescanWords>();
+  verb->add_option("name", words->name, "A connection, as `nvmf list` shows it before the n")
+      ->required()
+      ->type_name("NAME");
+  add_format(*verb, words->format, false);
+  verb->final_callback([&chosen, words] { chosen = [words] { return ns_rescan(*words); }; });
+}
+
 void add_disconnect(CLI::App& app, Chosen& chosen) {
   auto* verb = app.add_subcommand("disconnect", "End connections; returns when they have gone");
   auto words = std::make_shared<DisconnectWords>();
@@ -142,6 +164,7 @@ void add_named(CLI::App& app, Chosen& chosen, const char* name, const char* help
 
 void add_connection_verbs(CLI::App& app, Chosen& chosen) {
   add_list(app, chosen);
+  add_list_subsys(app, chosen);
   add_disconnect(app, chosen);
   add_disconnect_all(app, chosen);
   add_policy(app, chosen);
@@ -152,6 +175,7 @@ void add_connection_verbs(CLI::App& app, Chosen& chosen) {
             "A connection, as `nvmf list` shows it before the n", &reset);
   add_named(app, chosen, "accept", "Go on with a disk that is not the one that was there before",
             "A connection, or a namespace of it", &accept);
+  add_ns_rescan(app, chosen);
 }
 
 }  // namespace nvmf::tools

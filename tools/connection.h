@@ -89,6 +89,8 @@ class Connection final : public host::SubsystemEvents {
   void reset(control::Responder respond);
   void trace(const nlohmann::json& args, control::Responder respond);
   host::Task<void> run_accept(std::uint32_t nsid, control::Responder respond);
+  host::Task<void> run_rescan(control::Responder respond);
+  [[nodiscard]] Error lost_target() const;
   void passthrough(const nlohmann::json& args, control::Server::Payload payload,
                    control::Responder respond);
   host::Task<void> run_passthrough(host::PassthroughCommand command,

@@ -87,6 +87,9 @@ void Connection::add_verbs() {
     if (!nsid) return respond.fail(nsid.error());
     host::spawn(run_accept(static_cast<std::uint32_t>(*nsid), std::move(respond)));
   });
+  control_.handle("rescan", [this](const json&, control::Responder respond) {
+    host::spawn(run_rescan(std::move(respond)));
+  });
   control_.handle_payload(
       kPassthroughVerb,
       [this](const json& args, control::Server::Payload payload, control::Responder respond) {
@@ -142,6 +145,7 @@ json Connection::status(const std::vector<host::NamespaceHealth>& healths) const
             {"address", p.address()},
             {"subnqn", p.subnqn},
             {"hostnqn", p.hostnqn},
+            {"hostid", nvme::format_uuid(p.hostid)},
             {"hdr_digest", p.header_digest},
             {"data_digest", p.data_digest},
             {"read_only", p.read_only},
@@ -298,6 +302,35 @@ host::Task<void> Connection::run_accept(std::uint32_t nsid, control::Responder r
   respond.succeed({{"accepted", std::move(accepted)}});
 }
 
+/// Answers when what has changed has been acted on.
+host::Task<void> Connection::run_rescan(control::Responder respond) {
+  if (state_ == State::ending) {
+    respond.fail({claim_.name() + " is ending", ESHUTDOWN});
+    co_return;
+  }
+  const auto report = co_await subsystem_->rescan();
+  if (!report) {
+    respond.fail(report.error().code == ENOTCONN && state_ == State::live ? lost_target()
+                                                                          : report.error());
+    co_return;
+  }
+  json stopped = json::array();
+  for (const auto& one : report->stopped) {
+    stopped.push_back({{"nsid", one.nsid}, {"why", nvme::printable(one.why)}});
+  }
+  respond.succeed({{"active", report->active},
+                   {"not_served", report->not_served},
+                   {"gone", report->gone},
+                   {"stopped", std::move(stopped)}});
+}
+
+Error Connection::lost_target() const {
+  return {fmt::format("{} has lost its target and cannot ask it: `nvmf list` says why, and when it "
+                      "tries again",
+                      claim_.name()),
+          ENOTCONN};
+}
+
 /// A tool's command. Its data lives in this frame; the subsystem's end waits for it.
 host::Task<void> Connection::run_passthrough(host::PassthroughCommand command,
                                              control::Server::Payload payload,
@@ -316,10 +349,7 @@ host::Task<void> Connection::run_passthrough(host::PassthroughCommand command,
     data.resize(reads ? outcome->received_bytes : 0);
     respond.succeed(passthrough_answer(*outcome), std::move(data));
   } else if (outcome.error().code == ENOTCONN && state_ == State::live) {
-    respond.fail({fmt::format("{} has lost its target and cannot ask it: `nvmf list` says why, and "
-                              "when it tries again",
-                              claim_.name()),
-                  ENOTCONN});
+    respond.fail(lost_target());
   } else {
     respond.fail(outcome.error());
   }

@@ -71,7 +71,7 @@ Error unknown(const control::RuntimeDir& runtime, const std::string& name) {
                         name, split->first, split->first),
             ENOENT};
   }
-  if (auto good = control::check_name(name); !good) return good.error();
+  if (auto good = check_connection_name(name); !good) return good.error();
   return {fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
                       name, runtime.path()),
           ENOENT};

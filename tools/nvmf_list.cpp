@@ -1,4 +1,4 @@
-// nvmf list.
+// nvmf list, nvmf list-subsys.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,11 +6,15 @@
 #include <nlohmann/json.hpp>
 
 #include "control/runtime_dir.h"
+#include "nvme/json_discovery.h"
+#include "nvme/print_discovery.h"
 #include "nvme/text.h"
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
 #include "tool_control.h"
 #include "tool_health.h"
 #include "tool_program.h"
+#include "tool_target.h"
 #include "transport/loop.h"
 
 namespace nvmf::tools {
@@ -174,6 +178,54 @@ bool well_formed(const json& status) {
   return true;
 }
 
+/// Says of each process that does not answer why; returns the status to exit with.
+int tell_hanging(const std::vector<json>& all) {
+  int code = kExitSuccess;
+  for (const json& status : all) {
+    if (text_of(status, "state") != "hanging") continue;
+    complain("nvmf", text_of(status, "error"));
+    code = kExitFailure;
+  }
+  return code;
+}
+
+/// The NQN of the subsystem of a connection, or of a namespace.
+Result<std::string> find_subsystem(const control::RuntimeDir& runtime, const std::string& text) {
+  if (auto good = check_connection_name(text); !good) return std::unexpected(good.error());
+  if (const auto found = runtime.find(text)) return found->subnqn;
+  if (const auto split = split_namespace_name(text)) {
+    if (const auto found = runtime.find(split->first)) return found->subnqn;
+  }
+  return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
+                          text, runtime.path()),
+              ENOENT);
+}
+
+/// Each host and subsystem once, with all the connections between them.
+std::vector<nvme::Subsystem> to_subsystems(const std::vector<json>& all) {
+  std::vector<nvme::Subsystem> subsystems;
+  for (const json& c : all) {
+    const std::string nqn = text_of(c, "subnqn");
+    const std::string hostnqn = text_of(c, "hostnqn");
+    auto found = std::ranges::find_if(subsystems, [&](const nvme::Subsystem& subsystem) {
+      return subsystem.nqn == nqn && subsystem.hostnqn == hostnqn;
+    });
+    if (found == subsystems.end()) {
+      subsystems.push_back({.name = fmt::format("nvmf-subsys{}", subsystems.size()),
+                            .nqn = nqn,
+                            .hostnqn = hostnqn,
+                            .hostid = text_of(c, "hostid")});
+      found = std::prev(subsystems.end());
+    }
+    found->paths.push_back({.name = text_of(c, "name"),
+                            .transport = "tcp",
+                            .address = fmt::format("traddr={},trsvcid={}", text_of(c, "traddr"),
+                                                   text_of(c, "trsvcid")),
+                            .state = text_of(c, "state")});
+  }
+  return subsystems;
+}
+
 }  // namespace
 
 int list(OutputFormat format) {
@@ -195,13 +247,27 @@ int list(OutputFormat format) {
     print_table(all);
     print_sentences(all);
   }
-  int code = kExitSuccess;
-  for (const json& status : all) {
-    if (text_of(status, "state") != "hanging") continue;
-    complain("nvmf", text_of(status, "error"));
-    code = kExitFailure;
+  return tell_hanging(all);
+}
+
+int list_subsys(const std::string& name, OutputFormat format) {
+  const auto runtime = control::RuntimeDir::open();
+  auto connections =
+      runtime ? runtime->connections()
+              : Result<std::vector<control::Connection>>(std::unexpected(runtime.error()));
+  if (!connections) return refuse(connections.error());
+  std::string subnqn;  // of the connection that was named
+  if (!name.empty()) {
+    auto named = find_subsystem(*runtime, name);
+    if (!named) return refuse(named.error());
+    subnqn = std::move(*named);
+    std::erase_if(*connections, [&](const control::Connection& c) { return c.subnqn != subnqn; });
   }
-  return code;
+  const std::vector<json> all = all_status(*runtime, *connections);
+  const std::vector<nvme::Subsystem> subsystems = to_subsystems(all);
+  fmt::print("{}", format == OutputFormat::json ? nvme::to_json(subsystems) + "\n"
+                                                : nvme::print(subsystems));
+  return tell_hanging(all);
 }
 
 }  // namespace nvmf::tools

@@ -1,8 +1,9 @@
-// nvmf policy, nvmf reset, nvmf accept.
+// nvmf policy, nvmf reset, nvmf accept, nvmf ns-rescan.
 #include <fmt/format.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "control/runtime_dir.h"
@@ -22,6 +23,9 @@ namespace {
 constexpr const char* kProgram = "nvmf";
 /// Answered from memory.
 constexpr Duration kPatience{std::chrono::seconds(2)};
+/// A rescan asks the controller, for each namespace that is served, within the connection's own
+/// limit for admin commands.
+constexpr Duration kRescanPatience{std::chrono::seconds(70)};
 /// A reset ends one association and makes another one.
 constexpr std::chrono::seconds kResetPatience{10};
 constexpr std::chrono::milliseconds kResetPoll{50};
@@ -39,7 +43,7 @@ struct Running {
 };
 
 Result<Running> find_running(const std::string& text) {
-  if (auto good = control::check_name(text); !good) return std::unexpected(good.error());
+  if (auto good = check_connection_name(text); !good) return std::unexpected(good.error());
   const auto runtime = control::RuntimeDir::open();
   if (!runtime) return std::unexpected(runtime.error());
   if (runtime->find(text)) return Running{text, runtime->control_socket(text), std::nullopt};
@@ -62,8 +66,9 @@ Result<Running> find_connection(const std::string& text, const char* verb) {
   return running;
 }
 
-Result<json> ask(const Running& running, const char* verb, const json& args) {
-  const ControlAnswer answer = call(running.socket, verb, args, kPatience);
+Result<json> ask(const Running& running, const char* verb, const json& args,
+                 Duration patience = kPatience) {
+  const ControlAnswer answer = call(running.socket, verb, args, patience);
   if (!answer.ok) {
     return fail(fmt::format("{}: {}", running.name, answer.ok.error().message),
                 answer.ok.error().code == EINVAL ? EINVAL : EIO);
@@ -103,6 +108,12 @@ void show(const json& health) {
   fmt::print("ctrl-loss-tmo    : {}\n", timer(policy.ctrl_loss));
   fmt::print("fast_io_fail_tmo : {}\n", timer(policy.fast_io_fail));
   for (const std::string& sentence : about_loss(health)) fmt::print("{}\n", sentence);
+}
+
+/// Empty if there is none.
+json list_of(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_array() ? *found : json::array();
 }
 
 }  // namespace
@@ -163,6 +174,37 @@ int accept(const std::string& name) {
     if (one.is_string()) {
       fmt::print("{} goes on with the disk that is there now\n", one.get<std::string>());
     }
+  }
+  return kExitSuccess;
+}
+
+int ns_rescan(const RescanWords& words) {
+  const auto running = find_connection(words.name, "ns-rescan");
+  if (!running) return refuse(running.error());
+  const auto found = ask(*running, "rescan", json::object(), kRescanPatience);
+  if (!found) return refuse(found.error());
+  if (words.format == OutputFormat::json) {
+    json document = *found;
+    document.erase("ok");
+    fmt::print("{}\n", document.dump(2, ' ', false, json::error_handler_t::replace));
+    return kExitSuccess;
+  }
+  const std::string& name = running->name;
+  const std::size_t count = list_of(*found, "active").size();
+  fmt::print("{} has {} namespace{}\n", name, count, count == 1 ? "" : "s");
+  for (const json& nsid : list_of(*found, "not_served")) {
+    fmt::print("namespace {} is not served: end {} and connect again to have it\n", nsid.dump(),
+               name);
+  }
+  std::set<std::string> told;
+  for (const json& one : list_of(*found, "stopped")) {
+    if (!one.is_object()) continue;
+    const std::string nsid = text_of(one, "nsid");
+    fmt::print("{}n{} does not go on: {}\n", name, nsid, text_of(one, "why"));
+    told.insert(nsid);
+  }
+  for (const json& nsid : list_of(*found, "gone")) {
+    if (!told.contains(nsid.dump())) fmt::print("{}n{} is gone\n", name, nsid.dump());
   }
   return kExitSuccess;
 }

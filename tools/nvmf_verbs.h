@@ -28,6 +28,8 @@ struct ExplainWords {
 int explain(const ExplainWords& words);
 
 int list(OutputFormat format);
+/// Of one connection, or of all if `name` is empty.
+int list_subsys(const std::string& name, OutputFormat format);
 
 struct DisconnectWords {
   std::vector<std::string> names;
@@ -47,6 +49,13 @@ int policy(const PolicyWords& words);
 /// Returns when it is live again, or after a while.
 int reset(const std::string& name);
 int accept(const std::string& name);
+
+struct RescanWords {
+  std::string name;
+  OutputFormat format = OutputFormat::normal;
+};
+/// Returns when the connection has acted on what it found.
+int ns_rescan(const RescanWords& words);
 
 struct EventsWords {
   std::vector<std::string> names;  // connections; empty: all

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "control/runtime_dir.h"
+#include "tool_target.h"
 
 namespace nvmf::tools {
 
@@ -18,7 +19,7 @@ Result<NamedConnections> find_connections(const std::vector<std::string>& names)
     for (const control::Connection& c : *all) asked.names.push_back(c.name);
   }
   for (const std::string& name : asked.names) {
-    if (auto good = control::check_name(name); !good) return std::unexpected(good.error());
+    if (auto good = check_connection_name(name); !good) return std::unexpected(good.error());
     if (!runtime->find(name)) {
       return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there "
                               "are",

@@ -56,6 +56,17 @@ Error not_a_device(const std::string& text) {
 
 }  // namespace
 
+Result<void> check_connection_name(const std::string& text) {
+  if (text.starts_with("/dev/")) return std::unexpected(not_a_device(text));
+  if (nvme::looks_like_uri(text)) {
+    return fail(fmt::format("{} is an address, and this is about a connection that runs: name it "
+                            "as `nvmf list` shows it, nvmf0 for example",
+                            nvme::printable(text)),
+                EINVAL);
+  }
+  return control::check_name(text);
+}
+
 std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text) {
   const std::size_t n = text.find_last_not_of("0123456789");
   if (n == std::string::npos || n == 0 || text[n] != 'n' || n + 1 == text.size()) return {};
@@ -68,8 +79,7 @@ std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const 
 
 Result<Target> Target::find(const std::string& text, const TemporaryOptions& options) {
   if (nvme::looks_like_uri(text)) return from_uri(text, options);
-  if (text.starts_with("/dev/")) return std::unexpected(not_a_device(text));
-  if (auto good = control::check_name(text); !good) return std::unexpected(good.error());
+  if (auto good = check_connection_name(text); !good) return std::unexpected(good.error());
   const auto runtime = control::RuntimeDir::open();
   if (!runtime) return std::unexpected(runtime.error());
   // A connection may be called "disk1n2": the name as it stands comes first.

@@ -32,6 +32,10 @@ struct Target {
   static Result<Target> find(const std::string& text, const TemporaryOptions& options);
 };
 
+/// EINVAL, with a sentence that says what to type, for what cannot be the name of a connection: an
+/// address and /dev/nvme0 among it.
+Result<void> check_connection_name(const std::string& text);
+
 /// "nvmf0n12" is namespace 12 of "nvmf0"; nothing if the text does not end that way.
 std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text);
 
