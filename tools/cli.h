@@ -29,6 +29,7 @@ void add_log_verbs(CLI::App& app, Chosen& chosen);         // get-log, smart-log
 void add_feature_verbs(CLI::App& app, Chosen& chosen);     // get-feature, show-regs …
 void add_discovery_verbs(CLI::App& app, Chosen& chosen);   // discover, connect-all, connect
 void add_explain(CLI::App& app, Chosen& chosen);           // explain
+void add_io_verbs(CLI::App& app, Chosen& chosen);          // read, write, io-passthru …
 void add_help(CLI::App& app, Chosen& chosen);              // `nvmf help`, as nvme-cli has it
 
 // What verbs have in common.

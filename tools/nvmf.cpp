@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   add_identify_verbs(app, chosen);
   add_log_verbs(app, chosen);
   add_feature_verbs(app, chosen);
+  add_io_verbs(app, chosen);
   add_explain(app, chosen);
   add_help(app, chosen);
   app.footer(

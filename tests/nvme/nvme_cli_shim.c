@@ -1,5 +1,5 @@
-// Preloaded into nvme-cli: answers admin commands from files, so that its printing can be seen
-// without a device. Everything else is refused. What it looks at in the environment:
+// Preloaded into nvme-cli: answers commands from files, so that its printing can be seen without a
+// device. Everything else is refused. What it looks at in the environment:
 //   NVMF_SHIM_DATA       the data of every command that has no file of its own;
 //   NVMF_SHIM_DATA_xx    the data of admin opcode xx (two hexadecimal digits). Get Log Page reads at
 //                        its offset, all others from the beginning;
@@ -54,7 +54,8 @@ int ioctl(int fd, unsigned long request, ...) {
   va_start(arguments, request);
   void* argument = va_arg(arguments, void*);
   va_end(arguments);
-  if (request != NVME_IOCTL_ADMIN_CMD && request != NVME_IOCTL_ADMIN64_CMD) {
+  const int wide = request == NVME_IOCTL_ADMIN64_CMD || request == NVME_IOCTL_IO64_CMD;
+  if (!wide && request != NVME_IOCTL_ADMIN_CMD && request != NVME_IOCTL_IO_CMD) {
     errno = ENOTTY;
     return -1;
   }
@@ -67,7 +68,7 @@ int ioctl(int fd, unsigned long request, ...) {
     errno = EIO;
     return -1;
   }
-  if (request == NVME_IOCTL_ADMIN64_CMD) {
+  if (wide) {
     ((struct nvme_passthru_cmd64*)argument)->result = result;
   } else {
     ((struct nvme_admin_cmd*)argument)->result = (uint32_t)result;
