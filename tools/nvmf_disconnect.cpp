@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
@@ -111,7 +112,7 @@ int disconnect(const DisconnectWords& words) {
   auto connections = chosen(*runtime, words);
   if (!connections) {
     complain(kProgram, connections.error().message);
-    return kExitFailure;
+    return connections.error().code == EINVAL ? kExitUsage : kExitFailure;
   }
 
   std::vector<Leaving> leaving;

@@ -197,7 +197,7 @@ def names(new):
         scene.refused("nvmf", "disconnect", "disk", says="no connection disk")
         scene.refused("nvmf", "disconnect", "nvmf1n1", says="is a namespace of the connection nvmf1")
         scene.refused("nvmf", "disconnect", "-n", "nqn.other", says="nqn.other")
-        scene.refused("nvmf", "disconnect", "", says="use 1 to 64 letters")
+        scene.refused("nvmf", "disconnect", "", status=2, says="use 1 to 64 letters")
         scene.run("nvmf", "disconnect-all").must_succeed()
         scene.nothing_left_but_the_target()
         scene.run("nvmf", "disconnect", "--all").must_succeed()
