@@ -24,7 +24,7 @@ NO_SUCH = "--no-such-option"
 
 # What a verb needs beside its operand.
 NEEDS = {
-    "admin-passthru": ["--opcode=0x06", "--cdw10=1", "--data-len=4096", "--read"],
+    "admin-passthru": ["--opcode=0x06", "--cdw10=0", "--data-len=4096", "--read"],
     "compare": ["--start-block=0", "--block-count=0", "--data-size=512", "--data=/dev/zero"],
     "dsm": ["--ad", "--slbs=0", "--blocks=1"],
     "get-feature": ["--feature-id=2"],
