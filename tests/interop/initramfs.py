@@ -1,5 +1,5 @@
-"""The root file systems of the test machines: busybox, the kernel modules of a role, and for the
-`host` role nvme-cli and file system tools with the libraries that they need. Kept in the kernel
+"""The root file systems of the test machines: busybox, the kernel modules of a role, nvme-cli and
+for the `host` role file system tools, with the libraries that they need. Kept in the kernel
 cache under a name made from their content, so that a second boot builds nothing."""
 
 import glob
@@ -16,11 +16,12 @@ import kernel as kernels
 MODULES_ALWAYS = ["virtio_pci", "virtio_net", "crc32c_intel", "crc32c_generic"]
 # In the order in which they are loaded, with their options.
 MODULES = {
-    "target": MODULES_ALWAYS + ["configfs", "loop", "null_blk nr_devices=0", "nvmet", "nvmet_tcp"],
+    "target": MODULES_ALWAYS + ["configfs", "loop", "null_blk nr_devices=0", "nvmet", "nvmet_tcp",
+                                "nvme_fabrics", "nvme_tcp"],
     "host": MODULES_ALWAYS + ["nvme_fabrics", "nvme_tcp", "nbd nbds_max=4", "ext4"],
 }
 PROGRAMS = {
-    "target": [],
+    "target": ["nvme"],  # the kernel's own host, beside ours, by loopback
     "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client"],
 }
 CONFIG_FILES = {"target": [], "host": ["/etc/mke2fs.conf"]}

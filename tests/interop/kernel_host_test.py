@@ -10,6 +10,7 @@ import re
 import sys
 
 import cases
+import nvme_cli_compare
 import nvmet
 import programs
 import vm
@@ -17,7 +18,7 @@ from wiretap import Wiretap
 
 HOST_ADDRESS = "10.0.2.2"  # this machine's loopback, as seen from inside
 MEBIBYTES = 128
-LIMIT = 420
+LIMIT = 500
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 # What the kernel writes when something about a controller or its disks is not to its liking.
 TROUBLE = re.compile(
@@ -268,10 +269,21 @@ def refused(host):
         host.machine.run("blkdiscard /dev/nvme0n2", 60)
 
 
-def run_all(host, counted):
+def looked_at_by_both(host, workspace, counted):
+    """nvme-cli inside and nvmf outside, at the same target."""
+    nvme_cli_compare.compare(
+        counted, "nvme-cli and nvmf", workspace,
+        lambda text: host.machine.attempt("nvme " + text),
+        ((HOST_ADDRESS, host.port), ("127.0.0.1", host.port)), host.connected("-i 2 -k 5"))
+
+
+def run_all(host, workspace, counted):
     counted.run("nvme discover", discover, host)
-    with counted.case("connect -i 2, disconnect, an untroubled kernel log"):
-        without_digests(host, counted)
+    looked_at_by_both(host, workspace, counted)
+    name = "connect -i 2, disconnect, an untroubled kernel log"
+    if counted.wanted(name):
+        with counted.case(name):
+            without_digests(host, counted)
     for options in ("-g -G", "-g", "-G"):
         counted.run(f"connect {options}", with_digests, host, options)
     counted.run("short queue, idle past the keep-alive time", short_queue_and_keep_alive, host)
@@ -279,37 +291,37 @@ def run_all(host, counted):
 
 
 @contextlib.contextmanager
-def target(options):
+def target(options, workspace):
     """The port of the target under test."""
     if options.peer == "nvmet":
         with vm.TargetVm(nvmet.standard_layout(MEBIBYTES)) as machine:
             yield machine.port
         return
-    with programs.Workspace(options.bin) as workspace:
-        spaces = [f"memory:{MEBIBYTES}M,block=512", f"memory:{MEBIBYTES}M,block=4096"]
-        subsystems = {
-            nvmet.OPEN_NQN: ["--namespace", spaces[0], "--namespace", spaces[1]],
-            nvmet.CLOSED_NQN: ["--namespace", spaces[0], "--host", nvmet.ALLOWED_HOST],
-        }
-        with programs.Target(workspace, subsystems) as server:
-            yield server.port
-            cases.check(server.process.poll() is None,
-                        f"nvmf-target ended by itself: {server.errors()}")
+    spaces = [f"memory:{MEBIBYTES}M,block=512", f"memory:{MEBIBYTES}M,block=4096"]
+    subsystems = {
+        nvmet.OPEN_NQN: ["--namespace", spaces[0], "--namespace", spaces[1]],
+        nvmet.CLOSED_NQN: ["--namespace", spaces[0], "--host", nvmet.ALLOWED_HOST],
+    }
+    with programs.Target(workspace, subsystems) as server:
+        yield server.port
+        cases.check(server.process.poll() is None,
+                    f"nvmf-target ended by itself: {server.errors()}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", default="build/release/bin", help="folder with nvmf-target")
     parser.add_argument("--peer", choices=("nvmf-target", "nvmet"), default="nvmf-target")
+    parser.add_argument("--only", action="append", help="only cases whose names contain this")
     options = parser.parse_args()
-    counted = cases.Cases()
+    counted = cases.Cases(options.only)
 
     def body():
-        with contextlib.ExitStack() as serving:
-            port = serving.enter_context(target(options))
+        with programs.Workspace(options.bin) as workspace, contextlib.ExitStack() as serving:
+            port = serving.enter_context(target(options, workspace))
             with vm.Vm("host", processors=2) as machine:
                 machine.run("dmesg -c >/dev/null")  # what booting had to say is not ours
-                run_all(Host(machine, port, options.peer == "nvmf-target"), counted)
+                run_all(Host(machine, port, options.peer == "nvmf-target"), workspace, counted)
             with counted.case("the target served to the end and ended cleanly"):
                 serving.close()
 

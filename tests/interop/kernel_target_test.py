@@ -4,6 +4,7 @@ identify, data through nbdcopy with every choice of digests, both block sizes, i
 writes, four I/O queues, refusals; taken down and up under I/O (kernel_loss.py), and lost for good."""
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ import time
 
 import cases
 import kernel_loss
+import nvme_cli_compare
 import nvmet
 import programs
 import vm
@@ -179,6 +181,29 @@ def identify(bench):
     bench.check_log()
 
 
+@contextlib.contextmanager
+def host_inside(bench):
+    """The kernel's own host is connected to the kernel's target, by the machine's loopback."""
+    run = bench.machine.run
+    run(f"nvme connect -t tcp -a 127.0.0.1 -s {bench.machine.port} -n {nvmet.OPEN_NQN} "
+        f"-q {nvmet.ALLOWED_HOST} -I {HOST_ID} -i 2 -k 5")
+    try:
+        run("for i in $(seq 100); do [ -b /dev/nvme0n1 ] && [ -b /dev/nvme0n2 ] && exit 0; "
+            "sleep 0.1; done; echo no disk appeared; dmesg | tail; exit 1")
+        yield
+    finally:
+        bench.machine.attempt("nvme disconnect-all")
+    bench.check_log()
+
+
+def looked_at_by_both(bench, counted):
+    """nvme-cli inside and nvmf outside, at the same target."""
+    address = ("127.0.0.1", bench.machine.port)
+    nvme_cli_compare.compare(
+        counted, "nvme-cli and nvmf", bench.workspace,
+        lambda text: bench.machine.attempt("nvme " + text), (address, address), host_inside(bench))
+
+
 def background(bench):
     """Ready when the command returns, listed, disconnected by name, and nothing is left."""
     run = bench.workspace.run
@@ -253,6 +278,7 @@ def run_all(bench, counted):
     counted.run("write zeroes, discard, flush, FUA", zero_and_trim, bench)
     counted.run("short queue, idle past the keep-alive time", short_queue_and_keep_alive, bench)
     counted.run("nvmf id-ctrl by URI and by name", identify, bench)
+    looked_at_by_both(bench, counted)
     counted.run("in the background: list, disconnect", background, bench)
     counted.run("--run", while_command_runs, bench)
     counted.run("refused: host, subsystem, namespace", refused, bench)
