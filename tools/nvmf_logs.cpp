@@ -207,6 +207,7 @@ int changed_ns_list_log(const LogWords& words) {
       [](const Log& log) { return nvme::print(log); });
 }
 
+/// The event is the connection's here, too.
 int ana_log(const LogWords& words) {
   auto port = CommandPort::open(words.target, words.temporary, PortUse::admin);
   if (!port) return refuse(port.error());
@@ -215,7 +216,6 @@ int ana_log(const LogWords& words) {
   const auto data =
       read_whole(**port,
                  {.page = LogPage::ana,
-                  .nsid = nvme::kNsidAll,
                   .retain_event = true,
                   .lsp = words.groups_only ? nvme::kLspAnaGroupsOnly : std::uint8_t{0}},
                  ana_log_bytes(*id));

@@ -5,7 +5,9 @@
 //                        its offset, all others from the beginning;
 //   NVMF_SHIM_RESULT     dword 0 (and 1) of the completion, any base that strtoull takes;
 //   NVMF_SHIM_STATUS     the status of every command, which then has neither data nor result;
-//   NVMF_SHIM_PROPERTIES a register space: Property Get returns what stands at its offset.
+//   NVMF_SHIM_PROPERTIES a register space: Property Get returns what stands at its offset;
+//   NVMF_SHIM_LOG        a file to which a line is added for each command: opcode, NSID, dwords 10 to
+//                        15 and the length of the data, hexadecimal.
 #include <errno.h>
 #include <linux/nvme_ioctl.h>
 #include <stdarg.h>
@@ -48,6 +50,15 @@ static int result_of(const struct nvme_admin_cmd* command, uint64_t* result) {
   return 0;
 }
 
+static void note(const struct nvme_admin_cmd* c) {
+  const char* path = getenv("NVMF_SHIM_LOG");
+  FILE* file = path == NULL ? NULL : fopen(path, "a");
+  if (file == NULL) return;
+  fprintf(file, "%x %x %x %x %x %x %x %x %x\n", c->opcode, c->nsid, c->cdw10, c->cdw11, c->cdw12,
+          c->cdw13, c->cdw14, c->cdw15, c->data_len);
+  fclose(file);
+}
+
 int ioctl(int fd, unsigned long request, ...) {
   (void)fd;
   va_list arguments;
@@ -59,10 +70,11 @@ int ioctl(int fd, unsigned long request, ...) {
     errno = ENOTTY;
     return -1;
   }
-  const char* status = getenv("NVMF_SHIM_STATUS");
-  if (status != NULL) return (int)strtoul(status, NULL, 0);
   // Both forms of the command begin alike.
   const struct nvme_admin_cmd* command = argument;
+  note(command);
+  const char* status = getenv("NVMF_SHIM_STATUS");
+  if (status != NULL) return (int)strtoul(status, NULL, 0);
   uint64_t result = 0;
   if (data_of(command) != 0 || result_of(command, &result) != 0) {
     errno = EIO;
