@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the first example of README.md as a reader would and compares what it prints.
+"""Runs the examples of README.md that are marked as a reader would, and compares what they print.
 
 usage: readme_test.py --bin FOLDER README
 """
@@ -15,8 +15,11 @@ def main():
     parser.add_argument("readme")
     options = parser.parse_args()
     with open(options.readme) as readme:
-        block = readme.read().split("readme_test.py", 1)[1].split("```\n", 2)[1]
-    passed, failed = examples.run_all(options.bin, examples.steps(block.splitlines()))
+        marked = readme.read().split("readme_test.py")[1:]
+    passed = failed = 0
+    for block in (text.split("```\n", 2)[1] for text in marked):
+        counts = examples.run_all(options.bin, examples.steps(block.splitlines()))
+        passed, failed = passed + counts[0], failed + counts[1]
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 
