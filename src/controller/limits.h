@@ -32,14 +32,14 @@ inline constexpr std::size_t kSubsystemsMax = 4096;
 inline constexpr std::size_t kHostsMax = 1024;
 /// Other discovery services that ours refers to: a network has a few, each follows them all.
 inline constexpr std::size_t kReferralsMax = 64;
-/// Namespaces of a subsystem: one active namespace list.
-inline constexpr std::size_t kNamespacesMax = 1024;
+/// Namespaces of a subsystem: several active namespace lists, and as many as our host takes.
+inline constexpr std::size_t kNamespacesMax = 4096;
 /// ANA groups of a subsystem: as many as Linux's target has.
 inline constexpr std::uint32_t kAnaGroupsMax = 128;
 /// ANATT: a transition is over by then. What ctl begins it also ends; Linux waits twice that.
 inline constexpr std::uint8_t kAnaTransitionSeconds = 10;
 /// NN, which a host may scan up to: the same number, so that gaps stay few.
-inline constexpr std::uint32_t kNsidMax = 1024;
+inline constexpr std::uint32_t kNsidMax = 4096;
 /// I/O queues of a controller: as many as Linux has CPUs to ask for, within reason.
 inline constexpr std::uint32_t kIoQueuesMax = 256;
 inline constexpr std::uint32_t kIoQueuesDefault = 64;
