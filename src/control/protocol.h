@@ -31,8 +31,9 @@ namespace nvmf::control {
 
 inline constexpr int kProtocolVersion = 2;
 inline constexpr int kOldestVersion = 1;
-/// A line with its newline. Identify data takes 8 KiB, the status of 1024 namespaces about 256 KiB.
-inline constexpr std::size_t kLineBytesMax = 1u << 20;
+/// A line with its newline. Identify data takes 8 KiB, the status of the 4096 namespaces that a
+/// connection may have up to 2 MiB, of which the paths of their exports are the largest part.
+inline constexpr std::size_t kLineBytesMax = 4u << 20;
 /// The same of a request: no verb's arguments take more than a few KiB, and reading a request takes
 /// time of the loop that serves I/O.
 inline constexpr std::size_t kRequestBytesMax = 64u * 1024;

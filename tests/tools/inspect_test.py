@@ -111,7 +111,7 @@ class Place:
 
 
 def many_namespaces(new):
-    """2,000 of them: connected to, listed, read in bounded time; then more go than a log can say."""
+    """2,000 of them: connected to, listed, read in bounded time; more go than a log can say."""
     with new(namespaces=["memory:1M"] * MANY) as place:
         began = time.monotonic()
         exports = place.connect("-i", "1", limit=CONNECT_LIMIT)
@@ -145,6 +145,15 @@ def many_namespaces(new):
         check(place.active("nvmf0") == list(range(CHANGES + 1, MANY + 1)), "list-ns after it")
         again = place.json("ns-rescan", "nvmf0")
         check(again["active"] == list(range(CHANGES + 1, MANY + 1)), "ns-rescan")
+        place.nvmf("disconnect", "nvmf0")
+
+
+def as_many_as_we_take(new):
+    """4,096 namespaces are what a connection serves: it can still be listed."""
+    with new(namespaces=["memory:1M"] * 4096) as place:
+        check(len(place.connect("-i", "1", limit=2 * CONNECT_LIMIT)) == 4096, "not all of them")
+        told = place.connection()
+        check(told["state"] == "live" and len(told["namespaces"]) == 4096, "not all are listed")
         place.nvmf("disconnect", "nvmf0")
 
 
@@ -331,9 +340,9 @@ def statuses_in_words_039(new):
         check((told["state"], told["losses"]) == ("live", 0), f"{told}")
 
 
-CASES = (many_namespaces, namespaces_come_and_go_016_017, identifiers_004_026,
-         looked_at_021_023_025, rescan_027, rescan_under_io_053, subsystems_028, generations_030,
-         kept_alive_003, statuses_in_words_039)
+CASES = (many_namespaces, as_many_as_we_take, namespaces_come_and_go_016_017,
+         identifiers_004_026, looked_at_021_023_025, rescan_027, rescan_under_io_053,
+         subsystems_028, generations_030, kept_alive_003, statuses_in_words_039)
 
 
 def main():
