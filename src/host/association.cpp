@@ -37,6 +37,7 @@ Association::Association(ConnectParams params, std::vector<transport::Loop*> loo
       counters_(counters ? std::move(counters) : std::make_shared<ConnectionCounters>()),
       ended_(*loops_.at(0)),
       tasks_(*loops_[0]),
+      effects_turn_(*loops_[0], kEffectsWaitersMax),
       keep_alive_timer_(loops_[0]->timers(), [this] { check_keep_alive(); }) {
   renew_admin();
 }
@@ -104,18 +105,31 @@ Task<PassedThrough> Association::pass(nvme::Sqe sqe, transport::DataDirection di
                                   [this](std::uint16_t cid) { spawn(abort(0, cid)); });
 }
 
-Task<const nvme::EffectsLog*> Association::effects() {
+Task<Result<const nvme::EffectsLog*>> Association::effects() {
   const Gate::Pass inside(tasks_);
   if (effects_asked_ || (info.controller.lpa & nvme::kLpaEffects) == 0) co_return effects_.get();
+  // One asks, the others wait: a crowd of tools must not take what the association's own commands
+  // need.
+  if (co_await effects_turn_.take() != SlotShare::Took::yes) {
+    co_return fail("too many wait for the effects log; try again later", EBUSY);
+  }
+  Result<void> asked;
+  if (!effects_asked_) asked = co_await read_effects();
+  effects_turn_.give_back();
+  if (!asked) co_return std::unexpected(asked.error());
+  co_return effects_.get();
+}
+
+Task<Result<void>> Association::read_effects() {
   std::vector<std::byte> page(nvme::kEffectsBytes);
-  auto read = co_await read_log_page(*admin_, {.page = nvme::LogPage::effects}, page,
-                                     admin_piece_bytes(info), params_.admin_timeout);
-  if (!read) co_return nullptr;  // its queue has ended
-  // Two may have asked at the same time: what the first was given stays.
-  if (!std::exchange(effects_asked_, true) && read->cqe.status.ok()) {
+  const auto read = co_await read_log_page(*admin_, {.page = nvme::LogPage::effects}, page,
+                                           admin_piece_bytes(info), params_.admin_timeout);
+  if (!read) co_return std::unexpected(read.error());
+  effects_asked_ = true;
+  if (read->cqe.status.ok()) {
     effects_ = std::make_unique<nvme::EffectsLog>(nvme::EffectsLog::decode(page));
   }
-  co_return effects_.get();
+  co_return Result<void>{};
 }
 
 void Association::lose(Error reason) {

@@ -25,9 +25,12 @@
 #include "host/events.h"
 #include "host/fence_time.h"
 #include "host/io_queue.h"
+#include "host/log.h"
 #include "host/namespace.h"
 #include "host/params.h"
+#include "host/passthrough.h"
 #include "host/retry_rules.h"
+#include "host/slot_share.h"
 #include "nvme/fabrics.h"
 #include "nvme/identify.h"
 #include "nvme/log_pages.h"
@@ -60,6 +63,9 @@ struct AssociationInfo {
 /// See Association::settle().
 inline constexpr Duration kSettleTime = std::chrono::milliseconds(50);
 inline constexpr Duration kDisableWait = std::chrono::seconds(2);
+/// Passthrough commands that wait to be planned while the effects log is read: more than may wait
+/// for their turn afterwards, of whatever kind.
+inline constexpr std::size_t kEffectsWaitersMax = 4 * kPassthroughWaitersMax;
 
 class Association {
  public:
@@ -133,8 +139,10 @@ class Association {
   Task<PassedThrough> pass(nvme::Sqe sqe, transport::DataDirection direction,
                            std::span<std::byte> data, Duration timeout, bool changes_data);
   /// Commands Supported and Effects, of the NVM command set: read once; nullptr if the controller
-  /// has none, or does not tell. It stays as long as this.
-  Task<const nvme::EffectsLog*> effects();
+  /// has none, or does not tell. It stays as long as this. EBUSY if too many wait for it already;
+  /// otherwise an error is why the association ended. Without it nothing must be sent: it may say
+  /// what a command does.
+  Task<Result<const nvme::EffectsLog*>> effects();
 
   /// Tells the controller that we go (CC.SHN) and waits until it is ready, less than a second;
   /// then ends the queues in order. For an association that nobody uses any more. close() follows.
@@ -154,12 +162,14 @@ class Association {
   void check_keep_alive();
   [[nodiscard]] std::uint64_t commands_submitted() const;
   Task<void> serve_events();
+  void log_event(LogLevel level, const std::string& sentence);
   Task<void> handle_event(std::uint32_t dw0);
   Task<void> read_event_page(nvme::LogPage page, HostEvent& told);
   void take_event_page(nvme::LogPage page, std::span<const std::byte> bytes, HostEvent& told);
   void take_new_errors(std::span<const std::byte> bytes, HostEvent& told);
   Task<void> report_changed_namespaces(HostEvent& told);
   Task<Result<nvme::ChangedNamespaces>> read_changed_namespaces();
+  Task<Result<void>> read_effects();
 
   ConnectParams params_;
   std::vector<transport::Loop*> loops_;
@@ -169,6 +179,7 @@ class Association {
   std::optional<Error> end_reason_;
   Signal ended_;
   Gate tasks_;
+  SlotShare effects_turn_;  // one: who reads effects_
   std::unique_ptr<nvme::EffectsLog> effects_;
   bool effects_asked_ = false;  // and answered
 
@@ -183,6 +194,7 @@ class Association {
   std::size_t aborts_ = 0;      // Abort commands under way
   Instant ended_at_{};
   std::uint64_t submitted_at_check_ = 0;
+  LogLimiter event_log_;
   std::optional<std::uint64_t> last_error_;  // error count of the latest entry known
 };
 

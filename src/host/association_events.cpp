@@ -96,12 +96,19 @@ Task<void> Association::serve_events() {
   }
 }
 
+/// A controller that has always another event to report does not get the whole log for it.
+void Association::log_event(LogLevel level, const std::string& sentence) {
+  std::uint64_t suppressed = 0;
+  if (!event_log_.admit(control().now(), suppressed)) return;
+  log(level, suppressed == 0 ? sentence : fmt::format("{} ({} more before)", sentence, suppressed));
+}
+
 /// What it means, then what there is to know about it, then whoever listens.
 Task<void> Association::handle_event(std::uint32_t dw0) {
   const auto event = nvme::AsyncEvent::decode(dw0);
   HostEvent told{.kind = kind_of(event), .dw0 = dw0};
   told.message = fmt::format("{} reports: {}", context(*this), event.describe());
-  log(LogLevel::info, told.message);
+  log_event(LogLevel::info, told.message);
   if (told.kind == EventKind::namespaces_changed) {
     co_await report_changed_namespaces(told);
   } else {
@@ -120,7 +127,8 @@ Task<void> Association::read_event_page(nvme::LogPage page, HostEvent& told) {
       co_await read_log_page(*admin_, get, bytes, admin_piece_bytes(info), params_.admin_timeout);
   if (!read) co_return;
   if (read->cqe.status.ok()) co_return take_event_page(page, bytes, told);
-  log(LogLevel::warning,
+  log_event(
+      LogLevel::warning,
       fmt::format("{} refused log page {:#04x}: {}", context(*this), static_cast<unsigned>(page),
                   nvme::explain(read->cqe.status, nvme::StatusContext::admin)));
 }
@@ -143,7 +151,7 @@ void Association::take_event_page(nvme::LogPage page, std::span<const std::byte>
       if (auto ana = nvme::AnaLog::decode(bytes)) {
         told.ana = std::move(*ana);
       } else {
-        log(LogLevel::warning, fmt::format("{}: {}", context(*this), ana.error().message));
+        log_event(LogLevel::warning, fmt::format("{}: {}", context(*this), ana.error().message));
       }
       return;
     default:
@@ -173,9 +181,9 @@ Task<Result<nvme::ChangedNamespaces>> Association::read_changed_namespaces() {
   auto read = co_await read_log_page(*admin_, get, page, page.size(), params_.admin_timeout);
   if (!read) co_return std::unexpected(read.error());
   if (read->cqe.status.ok()) co_return nvme::ChangedNamespaces::decode(page);
-  log(LogLevel::warning,
-      fmt::format("{} refused the list of changed namespaces: {}", context(*this),
-                  nvme::explain(read->cqe.status, nvme::StatusContext::admin)));
+  log_event(LogLevel::warning,
+            fmt::format("{} refused the list of changed namespaces: {}", context(*this),
+                        nvme::explain(read->cqe.status, nvme::StatusContext::admin)));
   co_return nvme::ChangedNamespaces{.overflow = true};
 }
 
@@ -184,7 +192,8 @@ Task<void> Association::report_changed_namespaces(HostEvent& told) {
   if (!changed) co_return;
   told.nsids = changed->nsids;
   told.overflow = changed->overflow;
-  log(LogLevel::warning,
+  log_event(
+      LogLevel::warning,
       changed->overflow
           ? fmt::format("{}: more namespaces changed than the controller can list", context(*this))
           : fmt::format("{}: namespaces changed: {}", context(*this),

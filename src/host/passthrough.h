@@ -44,6 +44,8 @@ struct PassthroughCommand {
 
 /// Passthrough commands that wait for their turn, of each kind: more are refused as EBUSY.
 inline constexpr std::size_t kPassthroughWaitersMax = 256;
+/// Those who wait to have the namespaces looked at: each finds out the same.
+inline constexpr std::size_t kRescanWaitersMax = 16;
 /// Of an I/O queue's commands, one in so many may be passthrough; at least one may.
 inline constexpr std::uint32_t kPassthroughIoShare = 8;
 

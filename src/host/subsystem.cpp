@@ -30,6 +30,7 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
       events_(events),
       io_share_(*loops_.at(0), kPassthroughWaitersMax),
       alone_(*loops_[0], kPassthroughWaitersMax),
+      look_(*loops_[0], kRescanWaitersMax),
       tasks_(*loops_.at(0)),
       replays_(*loops_[0]),
       reconnect_(params_.loss, jitter_seed(params_)),

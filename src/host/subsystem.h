@@ -124,7 +124,8 @@ class RemoteSubsystem {
   /// answered, so it may have been executed. It is never sent twice.
   Task<Result<CommandOutcome>> passthrough(PassthroughCommand command);
   /// Asks the controller again which namespaces it has and what they are; acts on what has changed
-  /// (as after its own notice), and says what. ENOTCONN unless live; otherwise why it ended.
+  /// (as after its own notice), and says what. ENOTCONN unless live; EBUSY if kRescanWaitersMax
+  /// wait already; otherwise why it ended.
   Task<Result<RescanReport>> rescan();
 
   /// An admin command of this host's own. `data` must stay until the task is done; `timeout` 0 is
@@ -181,14 +182,19 @@ class RemoteSubsystem {
                                           const PassthroughPlan& plan, bool& lost);
   Task<Result<CommandOutcome>> send_io(NamespaceDevice& device, const PassthroughCommand& command,
                                        const PassthroughPlan& plan, bool& lost);
+  [[nodiscard]] std::unexpected<Error> not_issued(const PassthroughCommand& command, int error,
+                                                  std::uint64_t losses) const;
   Task<Result<CommandOutcome>> send_alone(const PassthroughCommand& command,
                                           const PassthroughPlan& plan);
   Task<Result<void>> stand_still(std::vector<std::unique_ptr<OwnBarrier>>& barriers, Instant until);
   Task<Result<void>> flush_own(std::size_t index, Instant until);
   Task<bool> drained(std::size_t index);
+  Task<Result<RescanReport>> look_again();
   Task<void> identify_again(const PassthroughPlan& plan);
   std::vector<std::uint32_t> tell_not_served(const std::vector<std::uint32_t>& active);
   [[nodiscard]] std::vector<std::size_t> reached(Scope scope, std::uint32_t nsid) const;
+  /// How many of them are.
+  [[nodiscard]] std::ptrdiff_t stopped_of(const std::vector<std::size_t>& indexes) const;
   [[nodiscard]] Result<void> check_not_stopped(const PassthroughCommand& command) const;
   /// From where a coroutine waited: there is still the association that there was.
   [[nodiscard]] bool still(std::uint64_t losses) const {
@@ -250,6 +256,7 @@ class RemoteSubsystem {
   std::unique_ptr<NamespaceDevice> bare_;
   SlotShare io_share_;  // of the I/O queues' commands, for passthrough
   SlotShare alone_;     // one: who has frontends stand still
+  SlotShare look_;      // one: who looks at the namespaces for rescan()
   std::vector<OwnRequest*> own_requests_;
   Gate tasks_;  // those that use association_
   Gate replays_;

@@ -89,11 +89,12 @@ Task<Result<CommandOutcome>> RemoteSubsystem::passthrough(PassthroughCommand com
 Task<Result<PassthroughPlan>> RemoteSubsystem::plan(const PassthroughCommand& command) {
   const std::string not_live = params_.name + " is not connected; nothing was sent";
   if (!live()) co_return fail(not_live, ENOTCONN);
-  const nvme::EffectsLog* effects = co_await association_->effects();
+  const auto effects = co_await association_->effects();
   if (!live()) co_return fail(not_live, ENOTCONN);
+  if (!effects) co_return not_sent(command, effects.error().message, effects.error().code);
   auto planned = plan_passthrough(
       command, {.info = association_->info,
-                .effects = effects,
+                .effects = *effects,
                 .io_queues = static_cast<std::uint32_t>(association_->queues().size()),
                 .read_only = params_.read_only,
                 // Warnings and firmware are for people: they may be switched off.
@@ -112,6 +113,11 @@ std::vector<std::size_t> RemoteSubsystem::reached(Scope scope, std::uint32_t nsi
     if (scope == Scope::all_namespaces || namespaces_[i]->info.nsid == nsid) all.push_back(i);
   }
   return all;
+}
+
+std::ptrdiff_t RemoteSubsystem::stopped_of(const std::vector<std::size_t>& indexes) const {
+  return std::ranges::count_if(indexes,
+                               [this](std::size_t i) { return !states_[i].stopped.empty(); });
 }
 
 Result<void> RemoteSubsystem::check_not_stopped(const PassthroughCommand& command) const {
@@ -199,8 +205,12 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_io(NamespaceDevice& device,
   count(counters_->passthrough_commands);
   Awaited<PassthroughRequest> r(loop);
   OwnRequest own{.device = &device, .request = &r};
+  const Scope named =
+      plan.sqe.nsid == nvme::kNsidAll ? Scope::all_namespaces : Scope::one_namespace;
   if (!still(losses)) {
     own.error = ENOTCONN;
+  } else if (stopped_of(reached(named, plan.sqe.nsid)) != 0) {
+    own.error = ESTALE;
   } else {
     r.sqe = plan.sqe;
     r.direction = command.direction;
@@ -233,18 +243,30 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_io(NamespaceDevice& device,
     const std::string& why = association_->end_reason().message;
     co_return lost ? unanswered(command, why, r.overdue) : not_sent(command, why, ENOTCONN);
   }
-  if (own.error == EBUSY) {
-    co_return not_sent(command,
-                       fmt::format("within {} there was no time at which its blocks were free: "
-                                   "they are held by requests, or by a write of before a loss "
-                                   "that may still be executed, or the queues are full",
-                                   seconds_text(command.timeout)),
-                       EBUSY);
+  co_return not_issued(command, own.error, losses);
+}
+
+/// An I/O command that came to nothing: why it was cancelled, 0 if nobody did that.
+std::unexpected<Error> RemoteSubsystem::not_issued(const PassthroughCommand& command, int error,
+                                                   std::uint64_t losses) const {
+  if (error == EBUSY) {
+    return not_sent(command,
+                    fmt::format("within {} there was no time at which its blocks were free: "
+                                "they are held by requests, or by a write of before a loss "
+                                "that may still be executed, or the queues are full",
+                                seconds_text(command.timeout)),
+                    EBUSY);
   }
-  if (own.error == ESTALE) {
-    co_return not_sent(command, "the namespace was stopped; see `nvmf list`", ESTALE);
+  if (error == ESTALE) {
+    return not_sent(command, "the namespace was stopped; see `nvmf list`", ESTALE);
   }
-  co_return not_sent(command, params_.name + " is not connected any more", ENOTCONN);
+  if (error == 0 && still(losses)) {
+    return not_sent(command,
+                    "its blocks are held by a write of before a loss that may still be executed, "
+                    "for longer than requests wait on this connection (see `nvmf list`)",
+                    EBUSY);
+  }
+  return not_sent(command, params_.name + " is not connected any more", ENOTCONN);
 }
 
 void RemoteSubsystem::cancel_own(OwnRequest& own, int error) {
@@ -270,12 +292,18 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_alone(const PassthroughComman
                        EBUSY);
   }
   std::vector<std::unique_ptr<OwnBarrier>> barriers;
-  for (const std::size_t i : reached(plan.quiesce, plan.sqe.nsid)) {
+  const std::vector<std::size_t> all = reached(plan.quiesce, plan.sqe.nsid);
+  const std::ptrdiff_t stopped = stopped_of(all);
+  for (const std::size_t i : all) {
     barriers.push_back(std::make_unique<OwnBarrier>(*loops_[0], i));
   }
   Result<void> quiet = co_await stand_still(barriers, until);
   if (quiet && !still(losses)) {
     quiet = fail(params_.name + " is not connected any more", ENOTCONN);
+  }
+  // What it was meant for may be another disk by now.
+  if (quiet && stopped_of(all) > stopped) {
+    quiet = fail("a namespace that it reaches was stopped meanwhile; see `nvmf list`", ESTALE);
   }
   Result<CommandOutcome> outcome = std::unexpected(Error{});
   bool lost = false;
@@ -408,9 +436,23 @@ std::vector<std::uint32_t> RemoteSubsystem::tell_not_served(
   return not_served;
 }
 
-/// check_namespaces() judges each that is served; what the list says beside that is for the report.
+/// One after the other: what asks for it must not take the slots that are needed to act on the
+/// controller's own notices.
 Task<Result<RescanReport>> RemoteSubsystem::rescan() {
   const Gate::Pass inside(tasks_);
+  if (co_await look_.take() != SlotShare::Took::yes) {
+    co_return fail(fmt::format("the namespaces of {} are being looked at already, for {} others; "
+                               "try again later",
+                               params_.name, kRescanWaitersMax + 1),
+                   EBUSY);
+  }
+  auto report = co_await look_again();
+  look_.give_back();
+  co_return report;
+}
+
+/// check_namespaces() judges each that is served; what the list says beside that is for the report.
+Task<Result<RescanReport>> RemoteSubsystem::look_again() {
   if (!live()) co_return fail(params_.name + " is not connected", ENOTCONN);
   auto active = co_await list_namespaces(*association_, params_.admin_timeout);
   if (!active) co_return std::unexpected(active.error());

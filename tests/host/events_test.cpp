@@ -195,6 +195,32 @@ TEST_F(Events, APageThatIsRefusedIsAnEventAllTheSameAndTheSlotStays) {
   EXPECT_EQ(count(EventKind::smart), 10u);
 }
 
+TEST_F(Events, AStormOfThemLeavesRoomInTheLogAndTheAssociationGoesOn) {
+  go();
+  hold_if([](FakeTarget::Connection& at, ControllerCommand& c) {
+    // Of two slots one has a page that never comes.
+    return at.qid == 0 && c.sqe.opcode == 0x02 &&
+           nvme::GetLogPage::from_sqe(c.sqe).page == nvme::LogPage::error_information;
+  });
+  ASSERT_TRUE(target.send_event({AsyncEventType::error, 0, 1}));
+  logged().clear();
+  const Instant end = loop.now() + seconds(8);
+  std::size_t sent = 0;
+  while (loop.now() < end) {
+    if (target.send_event({AsyncEventType::smart, 1, 2})) ++sent;
+    loop.run_for(milliseconds(1));
+  }
+  EXPECT_GT(sent, 100u);
+  EXPECT_GE(count(EventKind::smart) + 1, sent);
+  EXPECT_LE(sent, 8u * host::kAsyncEventSlotsMax * 100);
+  EXPECT_LE(logged().size(), 20u);
+  EXPECT_EQ(watcher.lost, 0);
+  loop.run_for(seconds(10));
+  ASSERT_TRUE(target.send_event({AsyncEventType::smart, 1, 2}));
+  loop.run_for(milliseconds(100));
+  EXPECT_THAT(logged().back(), HasSubstr(" more before)"));
+}
+
 TEST_F(Events, LossAttemptsReturnAndNamespacesThatStop) {
   go();
   refuse(true);

@@ -80,6 +80,9 @@ class Passthrough : public Recovery {
     EXPECT_TRUE(wait_for([&] { return report.has_value(); }, most));
     return report;
   }
+  void begin_rescan(std::optional<Result<host::RescanReport>>& out) {
+    host::spawn(rescan_it(*host_, out));
+  }
   /// Commands that the target has received and left without an answer.
   using Held = std::pair<FakeTarget::Connection*, ControllerCommand*>;
   void hold_if(std::function<bool(FakeTarget::Connection&, ControllerCommand&)> which) {

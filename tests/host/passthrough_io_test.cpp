@@ -336,6 +336,47 @@ TEST_F(PassthroughIo, AFormatFindsNobodyAndIsLookedAtBeforeAnybodyGoesOn) {
   EXPECT_EQ(write.error, 0);
 }
 
+TEST_F(PassthroughIo, WhatStoodStillForACommandMustStillBeTheDiskItWasMeantFor) {
+  go();
+  hold_opcode(NvmOpcode::read);
+  std::vector<std::byte> data(kBlock);
+  Request read;
+  submit(read, BlockOp::read, 1, data);
+  ASSERT_TRUE(wait_for([&] { return held.size() == 1; }));
+  const Passed& format = pass(admin_command(AdminOpcode::format_nvm, 1));
+  loop.run_for(milliseconds(100));
+  target.namespaces[1].descriptors.uuid = uuid(99);
+  ASSERT_TRUE(target.send_event({nvme::AsyncEventType::notice, nvme::kNoticeNamespaceChanged,
+                                 static_cast<std::uint8_t>(nvme::LogPage::changed_namespaces)}));
+  loop.run_for(milliseconds(100));
+  const auto [at, c] = held.front();
+  target.intercept = {};
+  at->send(*c, std::vector<std::byte>(kBlock));
+  ASSERT_TRUE(wait_for([&] { return format.done(); }));
+  EXPECT_EQ(format.code(), ESTALE) << format.why();
+  EXPECT_THAT(format.why(), HasSubstr("was not sent"));
+  EXPECT_EQ(target.count(0, 0x80), 0u);
+}
+
+TEST_F(PassthroughIo, AFormatThatNeverEndsDoesNotHoldUpTheEnd) {
+  go();
+  hold_admin(0x80);
+  PassthroughCommand format = admin_command(AdminOpcode::format_nvm, 1);
+  format.timeout = std::chrono::hours(10);
+  const Passed& p = pass(format);
+  ASSERT_TRUE(wait_for([&] { return held.size() == 1; }));
+  const Passed& second = pass(format);
+  loop.run_for(seconds(30));
+  EXPECT_FALSE(p.done());
+  EXPECT_EQ(watcher.lost, 0) << "others wait, the association lives";
+  const Instant begin = loop.now();
+  host_->stop();
+  ASSERT_TRUE(wait_for([&] { return watcher.ended.has_value(); }));
+  EXPECT_LE(loop.now() - begin, milliseconds(1400)) << "later nvmf disconnect has to hurry";
+  EXPECT_EQ(p.code(), ECONNRESET);
+  EXPECT_EQ(second.code(), ENOTCONN);
+}
+
 TEST_F(PassthroughIo, WithNoQuietMomentInTimeItIsNotSent) {
   go();
   hold_opcode(NvmOpcode::read);

@@ -61,6 +61,64 @@ TEST_F(Passthrough, TooManyThatWaitAreRefused) {
   EXPECT_THAT(last.why(), HasSubstr("256 commands wait"));
 }
 
+TEST_F(Passthrough, ACrowdThatAsksForARescanDelaysNoNoticeOfTheController) {
+  go();
+  hold_if([](FakeTarget::Connection& at, ControllerCommand& c) {
+    return at.qid == 0 && c.sqe.opcode == 0x06 && (c.sqe.cdw10 & 0xff) == 0x02;
+  });
+  std::list<std::optional<Result<host::RescanReport>>> reports(300);
+  for (auto& report : reports) begin_rescan(report);
+  loop.run_for(milliseconds(100));
+  const auto refused = std::ranges::count_if(
+      reports, [](const auto& r) { return r && !*r && r->error().code == EBUSY; });
+  EXPECT_EQ(refused, 300 - 1 - static_cast<int>(host::kRescanWaitersMax));
+  EXPECT_EQ(held.size(), 1u);
+  target.namespaces[1].id.nsze = 2048;
+  ASSERT_TRUE(target.send_event({nvme::AsyncEventType::notice, nvme::kNoticeNamespaceChanged,
+                                 static_cast<std::uint8_t>(nvme::LogPage::changed_namespaces)}));
+  loop.run_for(milliseconds(100));
+  EXPECT_EQ(host_->namespaces().front()->info.size_bytes, 2048u * 512);
+  kill_target();
+  EXPECT_TRUE(wait_for([&] { return std::ranges::all_of(reports, [](auto& r) { return !!r; }); }));
+}
+
+TEST_F(Passthrough, ACrowdReadsTheEffectsLogOnce) {
+  target.id.lpa |= nvme::kLpaEffects;
+  go();
+  hold_admin(0x02);
+  std::vector<Passed*> all;
+  for (std::size_t i = 0; i < host::kEffectsWaitersMax + 1; ++i) {
+    all.push_back(&pass(admin_command(AdminOpcode::get_features)));
+  }
+  loop.run_for(milliseconds(100));
+  EXPECT_EQ(target.count(0, 0x02), 1u);
+  EXPECT_FALSE(all.back()->done());
+  const Passed& more = finish(admin_command(AdminOpcode::get_features));
+  EXPECT_EQ(more.code(), EBUSY) << "not sent as if the controller had no such log";
+  EXPECT_THAT(more.why(), HasSubstr("was not sent"));
+  ASSERT_EQ(held.size(), 1u);
+  target.intercept = {};
+  held.front().first->send(*held.front().second, std::vector<std::byte>(nvme::kEffectsBytes));
+  held.clear();
+  ASSERT_TRUE(wait_for([&] { return std::ranges::all_of(all, &Passed::done); }));
+  EXPECT_EQ(target.count(0, 0x02), 1u);
+  EXPECT_GT(target.count(0, 0x0a), 200u);
+}
+
+TEST_F(Passthrough, AnEffectsLogThatNeverComesDoesNotHoldUpTheEnd) {
+  target.id.lpa |= nvme::kLpaEffects;
+  go();
+  hold_admin(0x02);
+  std::vector<Passed*> all;
+  for (int i = 0; i < 20; ++i) all.push_back(&pass(admin_command(AdminOpcode::get_features)));
+  loop.run_for(milliseconds(100));
+  const Instant begin = loop.now();
+  host_->stop();
+  ASSERT_TRUE(wait_for([&] { return watcher.ended.has_value(); }));
+  EXPECT_LE(loop.now() - begin, milliseconds(1400)) << "later nvmf disconnect has to hurry";
+  for (const Passed* p : all) EXPECT_EQ(p->code(), ENOTCONN) << p->why();
+}
+
 TEST_F(Passthrough, AnOverdueCommandIsAbortedAndItsAnswerCounts) {
   go();
   hold_if([&](FakeTarget::Connection& at, ControllerCommand& c) {
