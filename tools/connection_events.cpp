@@ -90,7 +90,17 @@ json event_counts_to_json(const host::EventCounts& counts) {
 }
 
 struct EventBoard::Kept {
-  std::deque<json> events;
+  struct One {
+    json event;
+    std::size_t bytes;  // as it is sent
+  };
+  std::deque<One> events;
+  std::size_t bytes = 0;
+
+  void forget_oldest() {
+    bytes -= events.front().bytes;
+    events.pop_front();
+  }
 };
 
 EventBoard::EventBoard(std::string connection)
@@ -99,29 +109,31 @@ EventBoard::EventBoard(std::string connection)
 EventBoard::~EventBoard() = default;
 
 void EventBoard::happened(const host::HostEvent& event) {
-  if (kept_->events.size() == kEventsKept) kept_->events.pop_front();
-  const json& news = kept_->events.emplace_back(event_to_json(event, connection_));
+  Kept& k = *kept_;
+  json news = event_to_json(event, connection_);
+  const std::size_t bytes = news.dump(-1, ' ', false, json::error_handler_t::replace).size();
   std::erase_if(followers_, [&](control::Follower& follower) { return !follower.tell(news); });
+  k.events.push_back({.event = std::move(news), .bytes = bytes});
+  k.bytes += bytes;
+  while (k.events.size() > kEventsKept || k.bytes > kEventBytesKept) k.forget_oldest();
 }
 
 void EventBoard::serve(const json& args, const host::EventCounts& counts,
                        control::Responder respond) {
   json latest = json::array();
-  // As many as an answer may hold, whatever they list: the latest.
-  std::size_t bytes = 0;
-  std::size_t first = kept_->events.size();
-  while (first != 0) {
-    bytes += kept_->events[first - 1].dump(-1, ' ', false, json::error_handler_t::replace).size();
-    if (bytes > control::kLineBytesMax / 2) break;
-    --first;
-  }
-  for (; first < kept_->events.size(); ++first) latest.push_back(kept_->events[first]);
+  for (const Kept::One& one : kept_->events) latest.push_back(one.event);
   const json answer = {{"events", std::move(latest)}, {"counts", event_counts_to_json(counts)}};
   const auto follow = args.find("follow");
   if (follow == args.end() || *follow != true) return respond.succeed(answer);
+  // Where nothing happens, nothing else finds out who has gone.
+  std::erase_if(followers_, [](const control::Follower& follower) { return follower.gone(); });
   if (auto follower = respond.succeed_and_follow(answer)) {
     followers_.push_back(std::move(*follower));
   }
+}
+
+std::size_t EventBoard::kept() const {
+  return kept_->events.size();
 }
 
 }  // namespace nvmf::tools

@@ -17,6 +17,9 @@ namespace nvmf::tools {
 
 /// Events that are kept for those who come later: what one wants to see after a bad night.
 inline constexpr std::size_t kEventsKept = 256;
+/// And as many bytes of them, as they are sent: what one answer may hold, whatever they list. The
+/// controller decides how much that is.
+inline constexpr std::size_t kEventBytesKept = control::kLineBytesMax / 2;
 /// NSIDs and entries that one event lists; "truncated" says that there were more.
 inline constexpr std::size_t kEventNsidsShown = 1024;
 
@@ -36,6 +39,9 @@ class EventBoard {
              control::Responder respond);
   /// At the end: everybody's stream ends.
   void close() { followers_.clear(); }
+  [[nodiscard]] std::size_t kept() const;
+  /// Those that are told of the next event; who has gone may still be among them.
+  [[nodiscard]] std::size_t followers() const { return followers_.size(); }
 
  private:
   struct Kept;  // behind a pointer: its type is incomplete here

@@ -60,6 +60,8 @@ class Follower {
   ~Follower();
   /// An object. False once the client has gone. What it does not read in time is counted instead.
   bool tell(const nlohmann::json& news);
+  /// The client has gone, and tell() would find that out.
+  [[nodiscard]] bool gone() const { return session_.expired(); }
 
  private:
   std::weak_ptr<ServerSession> session_;
