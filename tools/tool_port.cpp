@@ -105,7 +105,10 @@ class TemporaryPort final : public CommandPort, public host::SubsystemEvents {
     const host::SilenceFacts facts = {.katt_ms = info->katt_ms,
                                       .traffic_based = info->traffic_based_keep_alive,
                                       .cqt_ms = info->controller.cqt};
-    return record_->went_live(facts, host::silence_bound(facts, params));
+    if (auto recorded = record_->went_live(facts, host::silence_bound(facts, params)); !recorded) {
+      return recorded;
+    }
+    return wait_for(params.hold_writes);
   }
 
   Result<PortReply> execute(const host::PassthroughCommand& command) override {
@@ -148,6 +151,16 @@ class TemporaryPort final : public CommandPort, public host::SubsystemEvents {
     reactor_->stop();
   }
 
+  /// Until nothing that killed connections have sent can be executed any more. Here, as there is
+  /// nothing else to do meanwhile, and a command's own limit is not for this.
+  Result<void> wait_for(Duration hold) {
+    const Instant until = reactor_->now() + hold;
+    transport::Timer timer(reactor_->timers(), [this] { reactor_->stop(); });
+    timer.arm(until);
+    while (!ended_ && reactor_->now() < until) reactor_->run();
+    return ended_ ? Result<void>(std::unexpected(end_)) : Result<void>();
+  }
+
   /// Takes over what killed connections to the subsystem have left, and leaves as much if killed.
   Result<void> claim(host::ConnectParams& params) {
     auto runtime = control::RuntimeDir::open();
@@ -169,15 +182,20 @@ class TemporaryPort final : public CommandPort, public host::SubsystemEvents {
     });
     if (!claimed) return std::unexpected(claimed.error());
     claim_.emplace(std::move(*claimed));
+    for (const std::string& sentence : inherited.complaints) complain("nvmf", "note: " + sentence);
+    if (inherited.hold == control::kForEver) {
+      return fail(fmt::format("what the connection {} had sent to {} may still be executed, and "
+                              "nobody knows until when. When you know that the target has been "
+                              "restarted since, connect with nvmf-connect --no-fence",
+                              inherited.owner, params.subnqn),
+                  EBUSY);
+    }
     params.hold_writes = inherited.hold;
     if (inherited.hold != Duration::zero()) {
       complain("nvmf",
-               fmt::format("note: what the connection {} had sent to {} may still be executed{}: "
-                           "writes wait until then",
-                           inherited.owner, params.subnqn,
-                           inherited.hold == control::kForEver
-                               ? ""
-                               : fmt::format(" for {}", show_duration(inherited.hold))));
+               fmt::format("note: what the connection {} had sent to {} may still be executed for "
+                           "{}: this waits until then",
+                           inherited.owner, params.subnqn, show_duration(inherited.hold)));
     }
     return {};
   }

@@ -3,9 +3,11 @@
 a connection that runs, and over one of their own. Prints `N passed, N failed`."""
 
 import argparse
+import json
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
 import time
@@ -294,6 +296,28 @@ def lost_on_the_way(new):
         check(told and told[0].status == 1 and "may have been executed" in told[0].err, f"{told}")
 
 
+def after_a_killed_connection(new):
+    """What a killed connection has sent may still be executed: a write by a connection of its own
+    waits for that, as it says."""
+    with new("-k", "1") as place:
+        place.file("in", os.urandom(BLOCK))
+        with open(os.path.join(place.space.runtime, "nvmf0.crash")) as file:
+            bound = json.load(file)["bound_ms"] / 1000
+        pid = place.pid("nvmf0")
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        place.wait_gone(pid, 2)
+        done = place.nvmf("write", place.uri, "-n", "1", "-z", "512", "-d", place.file("in"))
+        took = time.monotonic() - begin
+        check(done.status == 0 and "this waits until then" in done.err, f"{done}")
+        check(bound - 0.5 <= took <= bound + 5, f"it waited {took:.1f} s, not {bound}")
+        check(not place.crash_records(), f"{place.crash_records()}")
+    with new("-k", "0") as place:
+        os.kill(place.pid("nvmf0"), signal.SIGKILL)
+        for _ in range(2):
+            place.refused("nvmf", "write-zeroes", place.uri, "-n", "1", says="nobody knows until when")
+
+
 def read_only(new):
     """A connection that is read-only sends no command that may change data."""
     with new("--read-only") as place:
@@ -356,7 +380,8 @@ def letters(new):
 
 
 CASES = (read_and_write, pipes, lengths, odd_lengths, too_long, without_data, admin_passthru,
-         data_to_the_controller, timeouts, lost_on_the_way, read_only, dry_runs, letters)
+         data_to_the_controller, timeouts, lost_on_the_way,
+         after_a_killed_connection, read_only, dry_runs, letters)
 
 
 def main():
