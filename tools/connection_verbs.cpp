@@ -223,10 +223,11 @@ void Connection::trace(const json& args, control::Responder respond) {
     on = false;
     host::log(host::LogLevel::info, "the wire trace was ended on request");
   } else if (file != args.end()) {
-    if (!file->is_string() || !file->get<std::string>().starts_with('/')) {
+    const std::string path = file->is_string() ? file->get<std::string>() : "";
+    // The system would take what comes before a NUL.
+    if (!path.starts_with('/') || path.find('\0') != std::string::npos) {
       return respond.fail({"\"file\" must be a path that begins with /, or null", EINVAL});
     }
-    const std::string path = file->get<std::string>();
     if (auto started = trace_.start(path); !started) return respond.fail(started.error());
     counts = io::TraceCounts{};
     on = true;

@@ -194,6 +194,11 @@ def wire_trace(new):
         scene.refused("nvmf", "trace", "nvmf0", "--off", says="no trace")
         scene.refused("nvmf", "trace", "nvmf0", "/nowhere/file", says="/nowhere")
         scene.refused("nvmf", "trace", "nvmf0", "x", "--off", status=2)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(scene.space.runtime + "/nvmf0.sock")
+            request = {"version": 2, "verb": "trace", "args": {"file": place + "\0no"}}
+            client.sendall((json.dumps(request) + "\n").encode())
+            check("must be a path" in client.makefile().readline(), "a path with a NUL in it")
 
 
 ALL = (statistics, wire_trace, each_kind_is_told, shown_afterwards, follower_ends_with_the_connection,
