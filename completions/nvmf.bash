@@ -2,10 +2,26 @@
 # the programs' own --help, so that they are always those that there are; names of connections and
 # namespaces from `nvmf list`.
 
-# The names of `nvmf list`, and of the connections that they belong to.
+# The names of `nvmf list`, unless only those of connections are asked for, and of the connections
+# that they belong to.
 _nvmf_names() {
-  "${1%nvmf*}nvmf" list 2>/dev/null | awk 'NR > 2 && !NF { exit }
-    NR > 2 { print $1; if (sub(/n[0-9]+$/, "", $1)) print $1 }' | sort -u
+  "${1%nvmf*}nvmf" list 2>/dev/null | awk -v only="${2-}" 'NR > 2 && !NF { exit }
+    NR > 2 { if (!only) print $1; if (sub(/n[0-9]+$/, "", $1)) print $1 }' | sort -u
+}
+
+# What may stand after a verb: most take a connection or a namespace, these connections only.
+_nvmf_operands() {
+  case "$2" in
+    help) _nvmf_verbs "$1" ;;
+    explain) ;;
+    disconnect | policy | events | stats | trace | reset | ns-rescan | discover | connect-all)
+      _nvmf_names "$1" connections ;;
+    *) _nvmf_names "$1" ;;
+  esac
+}
+
+_nvmf_verbs() {
+  "$1" --help 2>/dev/null | awk '/^Subcommands:/ { on = 1; next } !NF { on = 0 } on { print $1 }'
 }
 
 # Options of a program or verb, each with what stands for its value: "--nqn NQN", "-H ".
@@ -20,11 +36,8 @@ _nvmf() {
   COMPREPLY=()
   if [ "${program##*/}" = nvmf ]; then
     if [ "$COMP_CWORD" -eq 1 ]; then
-      local verbs
-      verbs=$("$program" --help 2>/dev/null |
-        awk '/^Subcommands:/ { on = 1; next } !NF { on = 0 } on { print $1 }')
       # shellcheck disable=SC2207 # one candidate a word
-      COMPREPLY=($(compgen -W "$verbs --help --version" -- "$word"))
+      COMPREPLY=($(compgen -W "$(_nvmf_verbs "$program") --help --version" -- "$word"))
       return
     fi
     command+=("${COMP_WORDS[1]}")
@@ -41,7 +54,7 @@ _nvmf() {
   case "$word" in
     -*) COMPREPLY=($(compgen -W "$(awk '{ print $1 }' <<<"$options")" -- "$word")) ;;
     *) [ "${program##*/}" = nvmf ] &&
-      COMPREPLY=($(compgen -W "$(_nvmf_names "$program")" -- "$word")) ;;
+      COMPREPLY=($(compgen -W "$(_nvmf_operands "$program" "${COMP_WORDS[1]}")" -- "$word")) ;;
   esac
 }
 

@@ -123,8 +123,7 @@ void add_help(CLI::App& app, Chosen& chosen) {
     const auto named = app.get_subcommands([&](const CLI::App* v) { return v->check_name(*name); });
     const CLI::App* about = name->empty() ? &app : named.empty() ? nullptr : named.front();
     if (about == nullptr) {
-      throw CLI::ValidationError(
-          fmt::format("there is no such subcommand as {}: there are {}", *name, verbs_of(app)));
+      throw CLI::ValidationError(no_such_verb(app, *name));
     }
     chosen = [about, title = name->empty() ? std::string("nvmf") : "nvmf " + *name] {
       // Not App::help(): that of the program shows the help of the verb that was given, this one.

@@ -234,7 +234,10 @@ Result<std::vector<DiscoverRequest>> read_requests(const std::vector<std::string
     }
   }
   if (requests.empty()) {
-    return fail(fmt::format("{} names no discovery controller", path.string()), ENOENT);
+    return fail(fmt::format("no discovery controller is given, and {} names none; give -t tcp -a "
+                            "HOST, or nvme+tcp://HOST",
+                            path.string()),
+                ENOENT);
   }
   return requests;
 }

@@ -21,6 +21,11 @@ Result<NamedConnections> find_connections(const std::vector<std::string>& names)
   for (const std::string& name : asked.names) {
     if (auto good = check_connection_name(name); !good) return std::unexpected(good.error());
     if (!runtime->find(name)) {
+      if (const auto split = split_namespace_name(name); split && runtime->find(split->first)) {
+        return fail(
+            fmt::format("{0} is a namespace of the connection {1}: give {1}", name, split->first),
+            ENOENT);
+      }
       return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there "
                               "are",
                               name, runtime->path()),

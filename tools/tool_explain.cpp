@@ -74,9 +74,11 @@ Result<Explanation> status_explanation(const nvme::FoundStatus& found,
                                 {"meaning", meaning.meaning},
                                 {"try", try_of(meaning.hint)}});
   }
-  for (std::string& note : nvme::retry_words(status)) {
-    json["notes"].push_back(note);
-    all.lines.push_back(std::move(note));
+  if (found.with_flags) {
+    for (std::string& note : nvme::retry_words(status)) {
+      json["notes"].push_back(note);
+      all.lines.push_back(std::move(note));
+    }
   }
   all.json = dump(json);
   return all;

@@ -3,11 +3,35 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nvmf::tools {
 
 namespace {
+
+/// A word with more slips of the pen than that is another word.
+constexpr std::size_t kSlipsMax = 2;
+/// Longer words than that are no verbs, and are not compared.
+constexpr std::size_t kVerbLengthMax = 64;
+
+/// How many letters were left out, put in or mistaken, at the least; more than kSlipsMax for words
+/// that are too long or short to be compared.
+std::size_t slips_between(std::string_view word, std::string_view verb) {
+  if (word.size() > kVerbLengthMax || word.size() <= kSlipsMax) return kSlipsMax + 1;
+  std::vector<std::size_t> row(verb.size() + 1);
+  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= word.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j < row.size(); ++j) {
+      const std::size_t mistaken = diagonal + (word[i - 1] == verb[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, mistaken});
+    }
+  }
+  return row.back();
+}
 
 /// The verb that was given, or the program itself.
 const CLI::App& innermost(const CLI::App& app) {
@@ -31,7 +55,7 @@ std::string unexpected_words(const CLI::App& app) {
   if (app.get_require_subcommand_min() == 0 || !app.get_subcommands().empty()) {
     return "\"" + words.front() + "\" is one word too many";
   }
-  return "there is no such subcommand as " + words.front() + ": there are " + verbs_of(app);
+  return no_such_verb(app, words.front());
 }
 
 /// Something that must be there is missing: "NAME is required".
@@ -46,6 +70,15 @@ std::string missing(const CLI::App& app, const std::string& text) {
   return option->get_type_name() + " is missing: give " + what;
 }
 
+/// A whole number, 0 or more, however large: decimal, or hexadecimal as 0x1f.
+bool is_number(std::string_view text) {
+  const bool hexadecimal = text.starts_with("0x") || text.starts_with("0X");
+  if (hexadecimal) text.remove_prefix(2);
+  return !text.empty() && std::ranges::all_of(text, [hexadecimal](unsigned char c) {
+    return hexadecimal ? std::isxdigit(c) : std::isdigit(c);
+  });
+}
+
 /// "Could not convert: --option = value"
 std::string no_value(const CLI::App& app, const std::string& text) {
   const std::size_t colon = text.find(": ");
@@ -55,9 +88,7 @@ std::string no_value(const CLI::App& app, const std::string& text) {
   const std::string value = text.substr(equals + 3);
   const CLI::Option* option = innermost(app).get_option_no_throw(name);
   if (option != nullptr && option->get_items_expected_max() == 0) return name + " takes no value";
-  const bool number =
-      !value.empty() && std::ranges::all_of(value, [](unsigned char c) { return std::isdigit(c); });
-  if (number) return value + " is too large for " + name;
+  if (is_number(value)) return value + " is too large for " + name;
   return "\"" + value + "\" is no value for " + name + ": give a whole number, 0 or more";
 }
 
@@ -86,6 +117,20 @@ std::string verbs_of(const CLI::App& app) {
     all += verbs[i]->get_name();
   }
   return all;
+}
+
+std::string no_such_verb(const CLI::App& app, const std::string& word) {
+  const std::string what = "there is no such subcommand as " + word + ": ";
+  const CLI::App* nearest = nullptr;
+  std::size_t least = kSlipsMax + 1;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const std::size_t slips = slips_between(word, verb->get_name());
+    if (slips >= least) continue;
+    least = slips;
+    nearest = verb;
+  }
+  if (nearest == nullptr) return what + "there are " + verbs_of(app);
+  return what + "is " + nearest->get_name() + " meant? --help lists those that there are";
 }
 
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {

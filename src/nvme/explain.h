@@ -59,6 +59,7 @@ std::string nvme_cli_status_line(Status status);
 struct FoundStatus {
   Status status;
   std::optional<StatusContext> context;  // where the text says that too, as a name does
+  bool with_flags = true;  // the text tells DNR, More and CRD; a name, or type and code, does not
   friend bool operator==(const FoundStatus&, const FoundStatus&) = default;
 };
 

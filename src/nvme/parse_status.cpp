@@ -111,8 +111,10 @@ std::optional<FoundStatus> from_kernel_log(std::string_view text) {
 std::optional<FoundStatus> from_type_and_code(std::string_view text) {
   const std::size_t middle = text.find_first_of("/:");
   if (middle == std::string_view::npos) return {};
-  return from_pair(hexadecimal(trimmed(text.substr(0, middle))),
-                   hexadecimal(trimmed(text.substr(middle + 1))));
+  auto found = from_pair(hexadecimal(trimmed(text.substr(0, middle))),
+                         hexadecimal(trimmed(text.substr(middle + 1))));
+  if (found) found->with_flags = false;
+  return found;
 }
 
 /// "(0x4002)", and nvme-cli's line, which ends so.
@@ -143,7 +145,8 @@ std::optional<FoundStatus> from_name(std::string_view text) {
       if (lowered(row.name) != text && lowered(row.symbol) != text) continue;
       return FoundStatus{
           .status = Status(static_cast<StatusCode>(unsigned{table.sct} << 8 | row.code)),
-          .context = table.context};
+          .context = table.context,
+          .with_flags = false};
     }
   }
   return {};

@@ -59,6 +59,10 @@ def offers(complete, scene):
     check(words("nvmf", "id-ctrl", "-o", "j") == {"json"}, "formats")
     check(words("nvmf", "id-ns", "--namespace-id", "") == set(), "something for a number")
     check({"nvmf0", "nvmf0n1"} <= words("nvmf", "id-ctrl", ""), words("nvmf", "id-ctrl", ""))
+    check(words("nvmf", "help", "smart") == {"smart-log"}, words("nvmf", "help", "smart"))
+    check({"nvmf0"} == words("nvmf", "disconnect", "nvmf"), words("nvmf", "disconnect", "nvmf"))
+    check({"nvmf0"} == words("nvmf", "stats", "nvmf"), words("nvmf", "stats", "nvmf"))
+    check({"nvmf0", "nvmf0n1"} == words("nvmf", "accept", "nvmf"), words("nvmf", "accept", "nvmf"))
     check("--keep-alive-tmo" in words("nvmf-connect", "--keep"), "options of nvmf-connect")
     check("--subsystem" in words("nvmf-target", "--s"), "options of nvmf-target")
 

@@ -90,9 +90,13 @@ def bad_input(new):
                            ([uri, "--discovery", "--run", "x"], "no namespaces to serve")):
             scene.refused("nvmf-connect", *argv, status=2, says=says)
         for argv, says in ((["frob"], "no such subcommand as frob: there are list"),
-                           ([], "say what to do: list, disconnect"),
+                           ([], "say what to do: list, list-subsys, disconnect"),
                            (["-x"], "no such option as -x"),
                            (["help", "frob"], "no such subcommand as frob: there are list"),
+                           (["idctrl", "nvmf0"], "no such subcommand as idctrl: is id-ctrl meant?"),
+                           (["help", "smartlog"], "no such subcommand as smartlog: is smart-log"),
+                           (["get-feature", "nvmf0", "-f", "0x100"],
+                            "0x100 is too large for --feature-id"),
                            (["id-ctrl", "--frob"], "no such option as --frob"),
                            (["id-ctrl"], "TARGET is missing: give a connection"),
                            (["id-ns", "-n", "x", "nvmf0"], '"x" is no value for --namespace-id'),

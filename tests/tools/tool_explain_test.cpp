@@ -64,9 +64,19 @@ TEST(Explain, WordsOfAStatusNeedNoQuotes) {
   EXPECT_TRUE(first_of(words).starts_with("Invalid Field in Command (0/02h"));
 }
 
+TEST(Explain, NobodyKnowsTheFlagsOfANameOrOfTypeAndCode) {
+  for (const char* text : {"READ_ERROR", "2/81h"}) {
+    EXPECT_EQ(lines_of(status_words({text})).size(), 1U) << text;
+  }
+  // Linux writes DNR when it is set.
+  const auto lines = lines_of(status_words({"sct 0x2 / sc 0x81"}));
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_TRUE(lines[1].starts_with("Do Not Retry is not set"));
+}
+
 TEST(Explain, TheCommandDecidesAmongMeanings) {
   const auto all = lines_of(status_words({"1/80h"}));
-  ASSERT_EQ(all.size(), 3U);
+  ASSERT_EQ(all.size(), 2U);
   EXPECT_TRUE(all[0].starts_with("For I/O commands: Conflicting Attributes (1/80h, "));
   EXPECT_TRUE(all[1].starts_with("For fabrics commands: Incompatible Format (1/80h, "));
   EXPECT_TRUE(first_of(status_words({"1/80h"}, nvme::StatusContext::fabrics))
