@@ -17,9 +17,10 @@ namespace nvmf::tools {
 
 /// Events that are kept for those who come later: what one wants to see after a bad night.
 inline constexpr std::size_t kEventsKept = 256;
-/// And as many bytes of them, as they are sent: what one answer may hold, whatever they list. The
-/// controller decides how much that is.
-inline constexpr std::size_t kEventBytesKept = control::kLineBytesMax / 2;
+/// And as many bytes of them, as they are sent: the controller decides how much one lists, and what
+/// is kept takes some ten times as much memory. One answer has room for them.
+inline constexpr std::size_t kEventBytesKept = 512u * 1024;
+static_assert(kEventBytesKept < control::kLineBytesMax / 2);
 /// NSIDs and entries that one event lists; "truncated" says that there were more.
 inline constexpr std::size_t kEventNsidsShown = 1024;
 
