@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "host/namespace_device.h"
+#include "host/request_state.h"
 #include "nvme/check.h"
 
 namespace nvmf::host {
@@ -101,7 +102,8 @@ void QueueGroup::deliver() {
 }
 
 void QueueGroup::count_request(const BlockRequest& request) {
-  if (request.barrier) return;  // it moves nothing
+  if (request.barrier) return;                     // it moves nothing
+  if (request.stage == kStagePassthrough) return;  // no frontend's; its queue counts the command
   LatencyKind kind = LatencyKind::other;
   if (request.op == BlockOp::read) kind = LatencyKind::read;
   if (request.op == BlockOp::write) kind = LatencyKind::write;

@@ -51,7 +51,7 @@ struct QueueStatistics {
 
 /// Requests as frontends see them, on all reactors together: from BlockDevice::submit() to
 /// `complete`, with everything that they waited for, a loss included. What writes unflushed data
-/// again (Unflushed::replay) counts, too.
+/// again (Unflushed::replay) counts, too; commands of tools do not.
 struct RequestStatistics {
   std::uint64_t read_bytes = 0;  // of requests that succeeded
   std::uint64_t written_bytes = 0;

@@ -41,6 +41,19 @@ TEST_F(PassthroughIo, ReadsAndWritesAsAnybody) {
   EXPECT_EQ((*none.result)->cqe.status.code(), nvme::StatusCode::invalid_namespace);
 }
 
+TEST_F(PassthroughIo, IsCountedByItsQueueAndNotAmongRequests) {
+  go();
+  ASSERT_TRUE(finish(io_command(nvme::write_command(1, 3, 1)), kBlock).ok());
+  ASSERT_TRUE(finish(io_command(nvme::read_command(1, 3, 1)), kBlock).ok());
+  const host::ConnectionStatistics stats = host_->statistics();
+  ASSERT_EQ(stats.queues.size(), 2u);
+  EXPECT_EQ(stats.queues[1].written_bytes, kBlock);
+  EXPECT_EQ(stats.queues[1].read_bytes, kBlock);
+  EXPECT_EQ(stats.requests.read_bytes, 0u);
+  EXPECT_EQ(stats.requests.written_bytes, 0u);
+  for (const host::LatencyHistogram& h : stats.requests.latencies.kinds) EXPECT_EQ(h.count(), 0u);
+}
+
 TEST_F(PassthroughIo, ALostWriteFencesItsBlocks) {
   go();
   hold_io();
