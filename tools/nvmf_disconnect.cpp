@@ -9,10 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "control/runtime_dir.h"
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
+#include "tool_connections.h"
 #include "tool_control.h"
 #include "tool_program.h"
-#include "tool_target.h"
 
 namespace nvmf::tools {
 
@@ -64,20 +65,6 @@ bool kill_process(const Leaving& leaving) {
   return true;
 }
 
-/// `name` is no connection's. `nvmf list` shows the names of namespaces: such a one is explained.
-Error unknown(const control::RuntimeDir& runtime, const std::string& name) {
-  if (const auto split = split_namespace_name(name); split && runtime.find(split->first)) {
-    return {fmt::format("{} is a namespace of the connection {}: end all of that with `nvmf "
-                        "disconnect {}`",
-                        name, split->first, split->first),
-            ENOENT};
-  }
-  if (auto good = check_connection_name(name); !good) return good.error();
-  return {fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
-                      name, runtime.path()),
-          ENOENT};
-}
-
 /// What the words mean, or why they mean nothing.
 Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runtime,
                                                 const DisconnectWords& words) {
@@ -92,10 +79,10 @@ Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runti
   }
   std::vector<control::Connection> named;
   for (const std::string& name : words.names) {
-    const auto found = std::ranges::find(*running, name, &control::Connection::name);
-    if (found == running->end()) return std::unexpected(unknown(runtime, name));
+    auto found = find_connection(runtime, name, "disconnect");
+    if (!found) return std::unexpected(found.error());
     if (std::ranges::find(named, name, &control::Connection::name) == named.end()) {
-      named.push_back(*found);
+      named.push_back(std::move(found->connection));
     }
   }
   return named;
@@ -105,15 +92,9 @@ Result<std::vector<control::Connection>> chosen(const control::RuntimeDir& runti
 
 int disconnect(const DisconnectWords& words) {
   const auto runtime = control::RuntimeDir::open();
-  if (!runtime) {
-    complain(kProgram, runtime.error().message);
-    return kExitFailure;
-  }
+  if (!runtime) return refuse(runtime.error());
   auto connections = chosen(*runtime, words);
-  if (!connections) {
-    complain(kProgram, connections.error().message);
-    return connections.error().code == EINVAL ? kExitUsage : kExitFailure;
-  }
+  if (!connections) return refuse(connections.error());
 
   std::vector<Leaving> leaving;
   std::vector<std::string> sockets;

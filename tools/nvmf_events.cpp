@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
 #include "tool_connections.h"
 #include "tool_control.h"
@@ -61,21 +62,14 @@ int follow(const NamedConnections& asked, OutputFormat format) {
     return say(missed, format);
   };
   const auto followed = follow_all(asked.sockets, kVerb, {{"follow", true}}, kPatience, user);
-  if (!followed) {
-    complain("nvmf", followed.error().message);
-    return kExitFailure;
-  }
-  return status;
+  return followed ? status : refuse(followed.error());
 }
 
 }  // namespace
 
 int events(const EventsWords& words) {
-  const auto asked = find_connections(words.names);
-  if (!asked) {
-    complain("nvmf", asked.error().message);
-    return asked.error().code == EINVAL ? kExitUsage : kExitFailure;
-  }
+  const auto asked = find_connections(words.names, kVerb);
+  if (!asked) return refuse(asked.error());
   if (words.follow) {
     if (!asked->sockets.empty()) return follow(*asked, words.format);
     complain("nvmf",

@@ -11,10 +11,10 @@
 #include "nvme/text.h"
 #include "nvmf_output.h"
 #include "nvmf_verbs.h"
+#include "tool_connections.h"
 #include "tool_control.h"
 #include "tool_health.h"
 #include "tool_program.h"
-#include "tool_target.h"
 #include "transport/loop.h"
 
 namespace nvmf::tools {
@@ -189,18 +189,6 @@ int tell_hanging(const std::vector<json>& all) {
   return code;
 }
 
-/// The NQN of the subsystem of a connection, or of a namespace.
-Result<std::string> find_subsystem(const control::RuntimeDir& runtime, const std::string& text) {
-  if (auto good = check_connection_name(text); !good) return std::unexpected(good.error());
-  if (const auto found = runtime.find(text)) return found->subnqn;
-  if (const auto split = split_namespace_name(text)) {
-    if (const auto found = runtime.find(split->first)) return found->subnqn;
-  }
-  return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
-                          text, runtime.path()),
-              ENOENT);
-}
-
 /// Each host and subsystem once, with all the connections between them.
 std::vector<nvme::Subsystem> to_subsystems(const std::vector<json>& all) {
   std::vector<nvme::Subsystem> subsystems;
@@ -233,10 +221,7 @@ int list(OutputFormat format) {
   const auto connections =
       runtime ? runtime->connections()
               : Result<std::vector<control::Connection>>(std::unexpected(runtime.error()));
-  if (!connections) {
-    complain("nvmf", connections.error().message);
-    return kExitFailure;
-  }
+  if (!connections) return refuse(connections.error());
   std::vector<json> all = all_status(*runtime, *connections);
   for (json& status : all) {
     if (!well_formed(status)) status["namespaces"] = json::array();
@@ -256,12 +241,12 @@ int list_subsys(const std::string& name, OutputFormat format) {
       runtime ? runtime->connections()
               : Result<std::vector<control::Connection>>(std::unexpected(runtime.error()));
   if (!connections) return refuse(connections.error());
-  std::string subnqn;  // of the connection that was named
   if (!name.empty()) {
-    auto named = find_subsystem(*runtime, name);
+    const auto named = find_running(*runtime, name);
     if (!named) return refuse(named.error());
-    subnqn = std::move(*named);
-    std::erase_if(*connections, [&](const control::Connection& c) { return c.subnqn != subnqn; });
+    std::erase_if(*connections, [&](const control::Connection& c) {
+      return c.subnqn != named->connection.subnqn;
+    });
   }
   const std::vector<json> all = all_status(*runtime, *connections);
   const std::vector<nvme::Subsystem> subsystems = to_subsystems(all);

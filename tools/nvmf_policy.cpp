@@ -7,11 +7,12 @@
 #include <thread>
 
 #include "control/runtime_dir.h"
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
+#include "tool_connections.h"
 #include "tool_control.h"
 #include "tool_health.h"
 #include "tool_program.h"
-#include "tool_target.h"
 #include "tool_timers.h"
 
 namespace nvmf::tools {
@@ -30,47 +31,18 @@ constexpr Duration kRescanPatience{std::chrono::seconds(70)};
 constexpr std::chrono::seconds kResetPatience{10};
 constexpr std::chrono::milliseconds kResetPoll{50};
 
-int refuse(const Error& error) {
-  complain(kProgram, error.message);
-  return error.code == EINVAL ? kExitUsage : kExitFailure;
-}
-
-/// A connection that runs, by its name or that of a namespace.
-struct Running {
-  std::string name;
-  std::string socket;
-  std::optional<std::uint32_t> nsid;
-};
-
-Result<Running> find_running(const std::string& text) {
-  if (auto good = check_connection_name(text); !good) return std::unexpected(good.error());
+/// Timers belong to a connection as a whole.
+Result<RunningConnection> find_whole(const std::string& text, const char* verb) {
   const auto runtime = control::RuntimeDir::open();
   if (!runtime) return std::unexpected(runtime.error());
-  if (runtime->find(text)) return Running{text, runtime->control_socket(text), std::nullopt};
-  if (const auto split = split_namespace_name(text); split && runtime->find(split->first)) {
-    return Running{split->first, runtime->control_socket(split->first), split->second};
-  }
-  return fail(fmt::format("there is no connection {} in {}: `nvmf list` shows those that there are",
-                          text, runtime->path()),
-              ENOENT);
+  return find_connection(*runtime, text, verb);
 }
 
-/// Timers belong to a connection as a whole.
-Result<Running> find_connection(const std::string& text, const char* verb) {
-  auto running = find_running(text);
-  if (running && running->nsid) {
-    return fail(fmt::format("{} is a namespace of the connection {}: say `nvmf {} {}`", text,
-                            running->name, verb, running->name),
-                ENOENT);
-  }
-  return running;
-}
-
-Result<json> ask(const Running& running, const char* verb, const json& args,
+Result<json> ask(const RunningConnection& running, const char* verb, const json& args,
                  Duration patience = kPatience) {
   const ControlAnswer answer = call(running.socket, verb, args, patience);
   if (!answer.ok) {
-    return fail(fmt::format("{}: {}", running.name, answer.ok.error().message),
+    return fail(fmt::format("{}: {}", running.connection.name, answer.ok.error().message),
                 answer.ok.error().code == EINVAL ? EINVAL : EIO);
   }
   return *answer.fields;
@@ -121,7 +93,7 @@ json list_of(const json& object, const char* key) {
 int policy(const PolicyWords& words) {
   const auto args = to_args(words.timers);
   if (!args) return refuse(args.error());
-  const auto running = find_connection(words.name, "policy");
+  const auto running = find_whole(words.name, "policy");
   if (!running) return refuse(running.error());
   const auto health = ask(*running, "policy", *args);
   if (!health) return refuse(health.error());
@@ -141,7 +113,7 @@ int policy(const PolicyWords& words) {
 }
 
 int reset(const std::string& name) {
-  const auto running = find_connection(name, "reset");
+  const auto running = find_whole(name, "reset");
   if (!running) return refuse(running.error());
   const auto before = ask(*running, "reset", json::object());
   if (!before) return refuse(before.error());
@@ -164,7 +136,9 @@ int reset(const std::string& name) {
 }
 
 int accept(const std::string& name) {
-  const auto running = find_running(name);
+  const auto runtime = control::RuntimeDir::open();
+  if (!runtime) return refuse(runtime.error());
+  const auto running = find_running(*runtime, name);
   if (!running) return refuse(running.error());
   const auto done = ask(*running, "accept", {{"nsid", running->nsid.value_or(0)}});
   if (!done) return refuse(done.error());
@@ -179,7 +153,7 @@ int accept(const std::string& name) {
 }
 
 int ns_rescan(const RescanWords& words) {
-  const auto running = find_connection(words.name, "ns-rescan");
+  const auto running = find_whole(words.name, "ns-rescan");
   if (!running) return refuse(running.error());
   const auto found = ask(*running, "rescan", json::object(), kRescanPatience);
   if (!found) return refuse(found.error());
@@ -189,7 +163,7 @@ int ns_rescan(const RescanWords& words) {
     fmt::print("{}\n", document.dump(2, ' ', false, json::error_handler_t::replace));
     return kExitSuccess;
   }
-  const std::string& name = running->name;
+  const std::string& name = running->connection.name;
   const std::size_t count = list_of(*found, "active").size();
   fmt::print("{} has {} namespace{}\n", name, count, count == 1 ? "" : "s");
   for (const json& nsid : list_of(*found, "not_served")) {

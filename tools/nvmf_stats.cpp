@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
 #include "stats_format.h"
 #include "tool_connections.h"
@@ -20,11 +21,8 @@ constexpr Duration kPatience{std::chrono::seconds(5)};
 }  // namespace
 
 int stats(const StatsWords& words) {
-  const auto asked = find_connections(words.names);
-  if (!asked) {
-    complain("nvmf", asked.error().message);
-    return asked.error().code == EINVAL ? kExitUsage : kExitFailure;
-  }
+  const auto asked = find_connections(words.names, "stats");
+  if (!asked) return refuse(asked.error());
   const auto answers = call_all(asked->sockets, "stats", nlohmann::json::object(), kPatience);
   std::vector<host::ConnectionStatistics> all;
   int status = kExitSuccess;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "nvmf_output.h"
 #include "nvmf_verbs.h"
 #include "tool_connections.h"
 #include "tool_control.h"
@@ -21,15 +22,10 @@ namespace {
 /// What there is to be written when a trace is ended goes to a disk.
 constexpr Duration kPatience{std::chrono::seconds(15)};
 
-int refuse(const Error& error) {
-  complain("nvmf", error.message);
-  return error.code == EINVAL ? kExitUsage : kExitFailure;
-}
-
 }  // namespace
 
 int trace(const TraceWords& words) {
-  const auto asked = find_connections({words.name});
+  const auto asked = find_connections({words.name}, "trace");
   if (!asked) return refuse(asked.error());
   json args = json::object();
   if (words.off) {

@@ -7,7 +7,6 @@
 #include <string>
 #include <variant>
 
-#include "control/runtime_dir.h"
 #include "host/params.h"
 #include "nvme/result.h"
 
@@ -31,12 +30,5 @@ struct Target {
   /// "nvmf0", "nvmf0n1" or a URI. EINVAL for what cannot be meant, ENOENT for what is not there.
   static Result<Target> find(const std::string& text, const TemporaryOptions& options);
 };
-
-/// EINVAL, with a sentence that says what to type, for what cannot be the name of a connection: an
-/// address and /dev/nvme0 among it.
-Result<void> check_connection_name(const std::string& text);
-
-/// "nvmf0n12" is namespace 12 of "nvmf0"; nothing if the text does not end that way.
-std::optional<std::pair<std::string, std::uint32_t>> split_namespace_name(const std::string& text);
 
 }  // namespace nvmf::tools
