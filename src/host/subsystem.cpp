@@ -305,15 +305,6 @@ ConnectionStatistics RemoteSubsystem::statistics() const {
   return s;
 }
 
-Task<Result<CommandOutcome>> RemoteSubsystem::admin(nvme::Sqe sqe,
-                                                    transport::DataDirection direction,
-                                                    std::span<std::byte> data, Duration timeout) {
-  const Gate::Pass inside(tasks_);
-  if (!live()) co_return fail(params_.name + " is not connected", ENOTCONN);
-  co_return co_await association_->admin().execute(
-      sqe, direction, data, timeout > Duration::zero() ? timeout : params_.admin_timeout);
-}
-
 Task<Result<CommandOutcome>> RemoteSubsystem::log_page(nvme::GetLogPage log,
                                                        std::span<std::byte> out) {
   const Gate::Pass inside(tasks_);

@@ -128,12 +128,9 @@ class RemoteSubsystem {
   /// wait already; otherwise why it ended.
   Task<Result<RescanReport>> rescan();
 
-  /// An admin command of this host's own. `data` must stay until the task is done; `timeout` 0 is
-  /// the connection's own, and running out of it ends the connection. ENOTCONN unless live. What a
-  /// user asks for goes by passthrough().
-  Task<Result<CommandOutcome>> admin(nvme::Sqe sqe, transport::DataDirection direction,
-                                     std::span<std::byte> data, Duration timeout = {});
-  /// A log page of any length, in pieces that MDTS allows.
+  /// A log page of any length for this host's own use, in pieces that MDTS allows. `out` must stay
+  /// until the task is done; a piece that is not answered within the connection's own timeout ends
+  /// the connection. ENOTCONN unless live. What a user asks for goes by passthrough().
   Task<Result<CommandOutcome>> log_page(nvme::GetLogPage log, std::span<std::byte> out);
 
  private:
