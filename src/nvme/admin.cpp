@@ -7,6 +7,7 @@
 
 #include "nvme/check.h"
 #include "nvme/endian.h"
+#include "nvme/print_logs.h"
 
 namespace nvmf::nvme {
 namespace {
@@ -135,64 +136,6 @@ std::string_view io_command_event_name(std::uint8_t info) {
     default:
       return "Unknown I/O command event";
   }
-}
-
-std::string_view admin_opcode_name(std::uint8_t opcode) {
-  switch (static_cast<AdminOpcode>(opcode)) {
-    case AdminOpcode::delete_sq:
-      return "Delete I/O Submission Queue";
-    case AdminOpcode::create_sq:
-      return "Create I/O Submission Queue";
-    case AdminOpcode::get_log_page:
-      return "Get Log Page";
-    case AdminOpcode::delete_cq:
-      return "Delete I/O Completion Queue";
-    case AdminOpcode::create_cq:
-      return "Create I/O Completion Queue";
-    case AdminOpcode::identify:
-      return "Identify";
-    case AdminOpcode::abort:
-      return "Abort";
-    case AdminOpcode::set_features:
-      return "Set Features";
-    case AdminOpcode::get_features:
-      return "Get Features";
-    case AdminOpcode::async_event_request:
-      return "Asynchronous Event Request";
-    case AdminOpcode::namespace_management:
-      return "Namespace Management";
-    case AdminOpcode::keep_alive:
-      return "Keep Alive";
-    case AdminOpcode::format_nvm:
-      return "Format NVM";
-    case AdminOpcode::sanitize:
-      return "Sanitize";
-  }
-  return {};
-}
-
-std::string_view nvm_opcode_name(std::uint8_t opcode) {
-  switch (static_cast<NvmOpcode>(opcode)) {
-    case NvmOpcode::flush:
-      return "Flush";
-    case NvmOpcode::write:
-      return "Write";
-    case NvmOpcode::read:
-      return "Read";
-    case NvmOpcode::write_uncorrectable:
-      return "Write Uncorrectable";
-    case NvmOpcode::compare:
-      return "Compare";
-    case NvmOpcode::write_zeroes:
-      return "Write Zeroes";
-    case NvmOpcode::dataset_management:
-      return "Dataset Management";
-    case NvmOpcode::verify:
-      return "Verify";
-    case NvmOpcode::copy:
-      return "Copy";
-  }
-  return {};
 }
 
 std::string_view fabrics_type_name(FabricsType type) {
@@ -452,8 +395,8 @@ std::string opcode_name(const Sqe& sqe, bool admin) {
     name = fabrics_type_name(sqe.fabrics_type());
     if (name.empty()) return fmt::format("fabrics command type 0x{:02x}", sqe.nsid & 0xff);
   } else {
-    name = admin ? admin_opcode_name(sqe.opcode) : nvm_opcode_name(sqe.opcode);
-    if (name.empty()) return fmt::format("opcode 0x{:02x}", sqe.opcode);
+    name = admin ? admin_opcode_name(sqe.opcode) : io_opcode_name(sqe.opcode);
+    if (name == kUnknownName) return fmt::format("opcode 0x{:02x}", sqe.opcode);
   }
   return std::string(name);
 }

@@ -39,7 +39,8 @@ std::string print(const SupportedLogPages& log, std::string_view device,
 std::string print_log_bytes(std::string_view device, std::uint8_t log_id, std::uint32_t nsid,
                             std::span<const std::byte> bytes);
 
-/// The names nvme-cli gives opcodes and log identifiers; "Unknown" for those it does not know.
+/// The names nvme-cli gives opcodes and log identifiers; kUnknownName for those it does not know.
+inline constexpr std::string_view kUnknownName = "Unknown";
 std::string_view admin_opcode_name(std::uint8_t opcode);
 std::string_view io_opcode_name(std::uint8_t opcode);
 std::string_view log_page_name(std::uint8_t log_id);

@@ -87,7 +87,7 @@ std::string_view name_in(std::span<const Name> names, std::uint8_t value) {
   for (const Name& name : names) {
     if (name.value == value) return name.text;
   }
-  return "Unknown";
+  return kUnknownName;
 }
 
 }  // namespace
