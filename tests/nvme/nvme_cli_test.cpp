@@ -1,4 +1,4 @@
-// Our printing against Debian's nvme-cli itself: the same bytes, shown by both.
+// Statuses as Debian's nvme-cli itself writes them.
 #include "nvme/nvme_cli.h"
 
 #include <fmt/format.h>
@@ -7,55 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "nvme/bytes.h"
 #include "nvme/explain.h"
-#include "nvme/identify.h"
-#include "nvme/json.h"
-#include "nvme/print.h"
 
 namespace nvmf::nvme {
 namespace {
 
 using test::NvmeCli;
-
-// Random fields, but text that is text: nvme-cli writes other bytes as they are.
-std::vector<std::byte> controller_bytes(std::uint32_t seed) {
-  auto id = IdentifyController::decode(test::random_bytes(4096, seed));
-  id.sn = "SN" + std::to_string(seed);
-  id.mn = "A model with forty characters in its nam";
-  id.fr = "1.2";
-  id.subnqn = seed % 2 == 0 ? "" : "nqn.2024-01.org.example:disk";
-  id.npss = static_cast<std::uint8_t>(seed % 32);
-  return test::encoded<4096>(id);
-}
-
-std::vector<std::byte> namespace_bytes(std::uint32_t seed) {
-  auto id = IdentifyNamespace::decode(test::random_bytes(4096, seed));
-  id.nlbaf = static_cast<std::uint8_t>(seed % 16);
-  id.nulbaf = static_cast<std::uint8_t>(seed % 5);
-  id.flbas = static_cast<std::uint8_t>(id.flbas & 0x1f);  // 2.3 heeds bits 6:5 unasked
-  return test::encoded<4096>(id);
-}
-
-TEST_F(NvmeCli, IdentifyControllerReadsTheSame) {
-  for (std::uint32_t seed = 0; seed < 12; ++seed) {
-    const auto bytes = controller_bytes(seed);
-    const auto id = IdentifyController::decode(bytes);
-    EXPECT_EQ(print(id), show("id-ctrl /dev/null", bytes)) << seed;
-    EXPECT_EQ(normalized(to_json(id)), normalized(show("id-ctrl /dev/null -o json", bytes)))
-        << seed;
-  }
-}
-
-TEST_F(NvmeCli, IdentifyNamespaceReadsTheSame) {
-  for (std::uint32_t seed = 0; seed < 12; ++seed) {
-    const auto bytes = namespace_bytes(seed);
-    const auto id = IdentifyNamespace::decode(bytes);
-    EXPECT_EQ(print(id, 5), show("id-ns /dev/null -n 5", bytes)) << seed;
-    EXPECT_EQ(normalized(to_json(id)), normalized(show("id-ns /dev/null -n 5 -o json", bytes)))
-        << seed;
-  }
-}
 
 // One process runs nvme-cli for all numbers: each of them costs some milliseconds.
 TEST_F(NvmeCli, AStatusReadsTheSameAndExitsWithOne) {
