@@ -5,6 +5,7 @@
 // after it was encoded, text can be shown on a terminal, and JSON is JSON.
 #include <array>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,10 +18,15 @@
 #include "nvme/features.h"
 #include "nvme/hex_dump.h"
 #include "nvme/identify.h"
+#include "nvme/identify_lists.h"
 #include "nvme/json.h"
+#include "nvme/json_discovery.h"
+#include "nvme/json_identify.h"
 #include "nvme/json_logs.h"
 #include "nvme/log_pages.h"
 #include "nvme/print.h"
+#include "nvme/print_discovery.h"
+#include "nvme/print_identify.h"
 #include "nvme/print_logs.h"
 #include "nvme/print_registers.h"
 #include "nvme/text.h"
@@ -70,25 +76,79 @@ constexpr std::string_view kDevice = "nvme0";
 void identify_controller(Input& in) {
   const auto id = IdentifyController::decode(whole(in, kIdentifyBytes));
   check_text(print(id));
+  check_text(print(id, Detail::human));
+  check_text(print_vendor_specific(id));
   check_json(to_json(id));
   check_round_trip<kIdentifyBytes>(id);
 }
 
 void identify_namespace(Input& in) {
   const auto id = IdentifyNamespace::decode(whole(in, kIdentifyBytes));
-  check_text(print(id, in.u32()));
+  const std::uint32_t nsid = in.u32();
+  check_text(print(id, nsid));
+  check_text(print(id, nsid, Detail::human));
+  check_text(print_vendor_specific(id));
   check_json(to_json(id));
   check_round_trip<kIdentifyBytes>(id);
 }
 
+/// What text, JSON and bytes of it have in common for every kind of list.
+template <class T>
+void check_list(std::span<const std::byte> bytes) {
+  const T list = T::decode(bytes);
+  check_text(print(list));
+  check_json(to_json(list));
+  check_round_trip<kIdentifyBytes>(list);
+}
+
 void identify_lists(Input& in) {
   const auto bytes = whole(in, kIdentifyBytes);
-  decoded(decode_namespace_list(bytes));
+  check_list<ControllerList>(bytes);
+  check_list<EnduranceGroupList>(bytes);
+  check_list<SecondaryControllerList>(bytes);
+  check_list<NamespaceGranularityList>(bytes);
+  check_list<DomainList>(bytes);
+  check_list<UuidList>(bytes);
+  check_text(print(UuidList::decode(bytes), Detail::human));
+  check_list<PrimaryControllerCapabilities>(bytes);
+  check_text(print(PrimaryControllerCapabilities::decode(bytes), Detail::human));
+  const auto sets = NvmSetList::decode(bytes);
+  check_text(print(sets, in.u16()));
+  check_json(to_json(sets));
+  check_round_trip<kIdentifyBytes>(sets);
+}
+
+void identify_namespaces(Input& in) {
+  const auto bytes = whole(in, kIdentifyBytes);
+  if (const auto nsids = decode_namespace_list(bytes); decoded(nsids)) {
+    check_text(print_namespace_list(*nsids));
+    check_json(namespace_list_to_json(*nsids));
+  }
   decoded(NamespaceDescriptors::decode(bytes));
-  decode_command_sets(bytes);
-  check_round_trip<kIdentifyBytes>(IdentifyNvmController::decode(bytes));
-  check_round_trip<kIdentifyBytes>(IdentifyNvmNamespace::decode(bytes));
-  check_round_trip<kIdentifyBytes>(IdentifyIndependentNamespace::decode(bytes));
+  const auto descriptors = decode_descriptor_list(bytes);
+  check_text(print(descriptors, in.u32()));
+  check_json(to_json(descriptors));
+  const auto combinations = decode_command_sets(bytes);
+  check_text(print_command_sets(combinations));
+  check_json(command_sets_to_json(combinations));
+}
+
+void identify_command_sets(Input& in) {
+  const auto bytes = whole(in, kIdentifyBytes);
+  const std::uint32_t nsid = in.u32();
+  check_list<IdentifyNvmController>(bytes);
+  const auto independent = IdentifyIndependentNamespace::decode(bytes);
+  check_text(print(independent, nsid));
+  check_text(print(independent, nsid, Detail::human));
+  check_json(to_json(independent));
+  check_round_trip<kIdentifyBytes>(independent);
+  // Which formats there are is said by another page, which may contradict this one.
+  const auto ns = IdentifyNamespace::decode(whole(in, kIdentifyBytes));
+  const auto nvm = IdentifyNvmNamespace::decode(bytes);
+  check_text(print(nvm, ns, nsid));
+  check_text(print(nvm, ns, nsid, Detail::human));
+  check_json(to_json(nvm, ns));
+  check_round_trip<kIdentifyBytes>(nvm);
 }
 
 void smart(Input& in) {
@@ -159,9 +219,15 @@ void supported_pages(Input& in) {
 }
 
 void discovery(Input& in) {
-  check_round_trip<kDiscoveryHeaderBytes>(
-      DiscoveryHeader::decode(whole(in, kDiscoveryHeaderBytes / 32)));
-  check_round_trip<kDiscoveryEntryBytes>(DiscoveryEntry::decode(whole(in, kDiscoveryEntryBytes)));
+  const auto header = DiscoveryHeader::decode(whole(in, kDiscoveryHeaderBytes / 32));
+  check_round_trip<kDiscoveryHeaderBytes>(header);
+  std::vector<DiscoveryEntry> entries(in.below(5));
+  for (DiscoveryEntry& entry : entries) {
+    entry = DiscoveryEntry::decode(whole(in, kDiscoveryEntryBytes));
+    check_round_trip<kDiscoveryEntryBytes>(entry);
+  }
+  check_text(print(header, entries));
+  check_json(to_json(header, entries));
 }
 
 void features(Input& in) {
@@ -263,6 +329,14 @@ void texts(Input& in) {
   check_json(to_json(FirmwareSlots{}, name));
   check_json(to_json(AnaLog{}, name));
   check_json(to_json(ChangedNamespaces{}, name));
+  const std::vector<Subsystem> subsystems = {
+      {.name = name,
+       .nqn = name,
+       .hostnqn = name,
+       .hostid = name,
+       .paths = {{.name = name, .transport = "tcp", .address = name, .state = name}}}};
+  check_text(print(subsystems));
+  check_json(to_json(subsystems));
 }
 
 constexpr std::array kGames = {identify_controller,
@@ -282,7 +356,9 @@ constexpr std::array kGames = {identify_controller,
                                numbers,
                                commands,
                                bytes_of_a_log,
-                               texts};
+                               texts,
+                               identify_namespaces,
+                               identify_command_sets};
 
 }  // namespace
 }  // namespace nvmf::fuzz
