@@ -1,19 +1,16 @@
 // nvmf get-feature, nvmf set-feature.
 #include "nvmf_features.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
-#include "io/unique_fd.h"
 #include "nvme/admin.h"
 #include "nvme/endian.h"
 #include "nvme/features.h"
 #include "nvmf_output.h"
+#include "tool_data.h"
 #include "tool_port.h"
 #include "tool_program.h"
 
@@ -110,34 +107,6 @@ int refuse_status(const CommandPort& port, const GetFeatureWords& words, nvme::S
   return refuse(judged.error());
 }
 
-/// What a file or standard input has for the data, zeroes behind its end as in nvme-cli. One byte
-/// too many is not looked for: standard input may go on.
-Result<void> read_data(const std::string& file, Bytes& data) {
-  io::UniqueFd opened;
-  if (!file.empty()) {
-    opened = io::UniqueFd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!opened.valid()) {
-      const int why = errno;
-      return fail(fmt::format("cannot open {}: {}", file, std::strerror(why)), EIO);
-    }
-  }
-  const int fd = file.empty() ? STDIN_FILENO : opened.get();
-  std::size_t done = 0;
-  while (done < data.size()) {
-    const ssize_t got = ::read(fd, data.data() + done, data.size() - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      const int why = errno;
-      return fail(fmt::format("cannot read {}: {}", file.empty() ? "standard input" : file,
-                              std::strerror(why)),
-                  EIO);
-    }
-    if (got == 0) break;
-    done += static_cast<std::size_t>(got);
-  }
-  return {};
-}
-
 /// Empty if the feature has none.
 Result<Bytes> data_to_set(const SetFeatureWords& words) {
   std::size_t bytes = words.length_bytes;
@@ -152,7 +121,10 @@ Result<Bytes> data_to_set(const SetFeatureWords& words) {
     store_le64(data.data(), words.value & 0xffffffffffffULL);
     return data;
   }
-  if (auto ok = read_data(words.file, data); !ok) return std::unexpected(ok.error());
+  // As in nvme-cli: zeroes behind the file's end.
+  if (auto ok = read_data(words.file, data, std::byte{0}); !ok) {
+    return std::unexpected(ok.error());
+  }
   return data;
 }
 

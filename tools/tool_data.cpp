@@ -41,7 +41,7 @@ Result<void> read_data(const std::string& path, std::span<std::byte> out,
   io::UniqueFd file;
   if (!path.empty()) {
     file.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file.valid()) return fail(reason(path), EINVAL);
+    if (!file.valid()) return fail(reason("cannot open " + path), EINVAL);
   }
   const std::string name = path.empty() ? "stdin" : path;
   const auto have = read_up_to(path.empty() ? STDIN_FILENO : file.get(), out, name);
@@ -61,7 +61,7 @@ Result<DataSink> DataSink::open(const std::string& path) {
   if (path.empty()) return sink;
   sink.path_ = path;
   sink.file_.reset(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, kFileMode));
-  if (!sink.file_.valid()) return fail(reason(path), EINVAL);
+  if (!sink.file_.valid()) return fail(reason("cannot open " + path), EINVAL);
   return sink;
 }
 
