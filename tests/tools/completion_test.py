@@ -18,7 +18,7 @@ import cases  # noqa: E402
 from cases import check  # noqa: E402
 from scene import Scene  # noqa: E402
 
-LIMIT = 100
+LIMIT = 240
 # What zsh's own completion system would do, said on stdout.
 ZSH_STANDS_FOR = """
 compadd() { shift; print -l -- ${(M)@:#${words[CURRENT]}*} }

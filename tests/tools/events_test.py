@@ -17,7 +17,7 @@ import cases  # noqa: E402
 from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 120
+SCRIPT_LIMIT = 240
 PATIENCE = 10
 
 

@@ -18,7 +18,7 @@ import cases  # noqa: E402
 from cases import check  # noqa: E402
 from scene import NQN, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 150
+SCRIPT_LIMIT = 560
 # Whatever is wrong is said within that time.
 BOUND = 6
 NO_SUCH = "--no-such-option"
