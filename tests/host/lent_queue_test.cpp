@@ -76,7 +76,7 @@ class LentQueueTest : public HostTest {
     ASSERT_TRUE(loop.run_until([&] { return done; }, seconds(100)));
   }
   host::Task<void> make_association() {
-    auto made = co_await host::bring_up(params, {&loop}, control_);
+    auto made = co_await host::bring_up(params, {&loop}, control_, host::WhenBusy::wait, counters_);
     if (!made) co_return;
     association_ = std::move(*made);
     association_->made();
@@ -159,6 +159,9 @@ class LentQueueTest : public HostTest {
   }
 
   host::BringUpControl control_;
+  // The connection's: commands on their way home outlive the association, not these.
+  std::shared_ptr<host::ConnectionCounters> counters_ =
+      std::make_shared<host::ConnectionCounters>();
   std::unique_ptr<host::Association> association_;
   std::vector<std::unique_ptr<DelayedLoop>> posts_;
   std::vector<std::unique_ptr<host::QueueGroup>> groups_;
