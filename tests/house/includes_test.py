@@ -16,12 +16,19 @@ ROOMS = {
     "io": {"nvme", "transport"},
     "host": {"nvme", "transport", "transport/tcp"},
     "controller": {"nvme", "transport", "transport/tcp"},
-    "frontends/nbd": {"nvme", "transport"},
+    "frontends": {"nvme", "transport"},
+    "frontends/nbd": {"nvme", "transport", "frontends"},
+    "frontends/fuse": {"nvme", "transport", "frontends"},
     "control": {"nvme", "transport", "host"},
 }
 # Single headers of other rooms. A frontend sees one of the host's; the runtime directory owns
 # descriptors.
-HEADERS = {"frontends/nbd": {"host/block_device.h"}, "control": {"io/unique_fd.h"}}
+HEADERS = {
+    "frontends": {"host/block_device.h"},
+    "frontends/nbd": {"host/block_device.h"},
+    "frontends/fuse": {"host/block_device.h"},
+    "control": {"io/unique_fd.h"},
+}
 # Rooms that hold common values which every room may use, by header.
 EVERYWHERE = {"nvme/result.h", "nvme/check.h", "nvme/endian.h"}
 # Who may include which library.
