@@ -7,11 +7,9 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "frontends/nbd/uri.h"
 #include "host/events.h"
 #include "host/fence_time.h"
 #include "host/log.h"
-#include "io/pages.h"
 #include "nvme/address.h"
 #include "nvme/text.h"
 #include "tool_program.h"
@@ -26,7 +24,8 @@ namespace {
 
 /// How long the command may take to end once it has been told.
 constexpr Duration kCommandGrace{std::chrono::milliseconds(500)};
-/// How long NBD requests under way may take before the connection behind them is ended, too.
+/// How long requests of the faces' users that are under way may take before the connection behind
+/// them is ended, too.
 constexpr Duration kServeGrace{std::chrono::milliseconds(200)};
 /// Then nothing is waited for any more. What is left of kEndTimeMax is for the control socket's
 /// last answers and for the kernel.
@@ -109,21 +108,27 @@ void Connection::on_live() {
   if (state_ != State::connecting) return;
   live_at_ = loop_.now();
   // In this order: whoever kills us from here on must know what we may have sent.
-  auto served = record_live();
-  if (served) served = serve();
-  if (!served) {
-    fail_with(served.error());
-    return;
+  if (auto recorded = record_live(); !recorded) return fail_with(recorded.error());
+  if (options_.discovery) {
+    const host::AssociationInfo* info = subsystem_->info();
+    return serving(info == nullptr ? Result<void>() : host::check_is_discovery(info->controller));
   }
+  if (auto made = make_faces_of_all(); !made) return fail_with(made.error());
+  faces_->start([this](const Result<void>& started) { serving(started); });
+}
+
+/// All faces serve, or one of them cannot.
+void Connection::serving(const Result<void>& started) {
+  if (state_ != State::connecting) return;
+  if (!started) return fail_with(started.error());
   state_ = State::live;
   log(LogLevel::info,
       fmt::format("connected to {} at {} with {} I/O queues", options_.params.subnqn,
                   options_.params.address(), subsystem_->statistics().live_io_queues()));
   if (options_.run.empty()) {
     announce();
-  } else if (auto started = start_command(); !started) {
-    fail_with(started.error());
-    return;
+  } else if (auto begun = start_command(); !begun) {
+    return fail_with(begun.error());
   }
   reporter_.ready();
   if (follower_) follower_->look();
@@ -167,11 +172,7 @@ void Connection::on_event(const host::HostEvent& event) {
   if (event.kind == host::EventKind::discovery_changed && follower_) follower_->look();
 }
 
-Result<void> Connection::serve() {
-  if (options_.discovery) {
-    const host::AssociationInfo* info = subsystem_->info();
-    return info == nullptr ? Result<void>() : host::check_is_discovery(info->controller);
-  }
+Result<void> Connection::make_faces_of_all() {
   for (const std::string& sentence : subsystem_->refused_namespaces()) {
     reporter_.complain(sentence);
     if (reporter_.background()) log(LogLevel::warning, sentence);
@@ -183,52 +184,33 @@ Result<void> Connection::serve() {
                     options_.params.subnqn, options_.params.address(), options_.params.hostnqn),
         ENODEV);
   }
-  nbd::ExportList exports;
-  for (const auto& ns : subsystem_->namespaces()) {
-    std::vector<host::BlockDevice*> devices;
-    for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
-      devices.push_back(subsystem_->device(r, ns->info.nsid));
-    }
-    exports.add(nbd::make_export(std::move(devices)));
-  }
+  FaceContext context = {.options = options_,
+                         .runtime = runtime_,
+                         .name = claim_.name(),
+                         .loops = all_loops(pool_),
+                         .grace = kServeGrace};
   // Only reactors that have a queue serve clients.
-  std::vector<transport::Loop*> loops = all_loops(pool_);
-  loops.resize(subsystem_->reactors());
-  nbd::ServerOptions options;
-  options.grace = kServeGrace;
-  options.discard = &io::discard_pages;
-  options.on_misbehaviour = [](const std::string& sentence) { log(LogLevel::warning, sentence); };
-  nbd_ = std::make_unique<nbd::Server>(std::move(loops), std::move(exports), std::move(options));
-  return listen_nbd();
-}
-
-Result<void> Connection::listen_nbd() {
-  std::vector<transport::Endpoint> wanted = options_.nbd;
-  if (wanted.empty()) {
-    transport::Endpoint standard;
-    standard.unix_path = runtime_.nbd_socket(claim_.name());
-    wanted.push_back(std::move(standard));
-  }
-  for (const transport::Endpoint& place : wanted) {
-    auto listening = nbd_->listen(place);
-    if (!listening) return std::unexpected(listening.error());
-    nbd_places_.push_back(std::move(*listening));
-  }
+  context.loops.resize(subsystem_->reactors());
+  faces_ = std::make_unique<Faces>(make_faces(context));
+  for (const auto& ns : subsystem_->namespaces()) faces_->attached(disk(*ns));
   return {};
 }
 
-std::string Connection::uri(std::size_t place, const std::string& export_name) const {
-  return nbd::uri(nbd_places_[place], export_name);
+frontends::Disk Connection::disk(const host::Namespace& ns) {
+  frontends::Disk disk{.info = ns.info};
+  for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
+    disk.devices.push_back(subsystem_->device(r, ns.info.nsid));
+  }
+  return disk;
 }
 
 void Connection::announce() {
   if (options_.json) {
     json document = {{"device", claim_.name()}, {"namespaces", json::array()}};
     for (const auto& ns : subsystem_->namespaces()) {
-      json uris = json::array();
-      for (std::size_t i = 0; i < nbd_places_.size(); ++i) uris.push_back(uri(i, ns->info.name));
-      document["namespaces"].push_back(
-          {{"name", ns->info.name}, {"nsid", ns->info.nsid}, {"uris", std::move(uris)}});
+      json one = {{"name", ns->info.name}, {"nsid", ns->info.nsid}};
+      faces_->add_places(one, ns->info);
+      document["namespaces"].push_back(std::move(one));
     }
     if (options_.discovery) document["uri"] = discovery_uri();
     reporter_.print(document.dump(-1, ' ', false, json::error_handler_t::replace));
@@ -238,7 +220,7 @@ void Connection::announce() {
     reporter_.print(fmt::format("{} {}", claim_.name(), discovery_uri()));
   }
   for (const auto& ns : subsystem_->namespaces()) {
-    reporter_.print(fmt::format("{} {}", ns->info.name, uri(0, ns->info.name)));
+    reporter_.print(fmt::format("{} {}", ns->info.name, faces_->line(ns->info)));
   }
 }
 
@@ -252,8 +234,8 @@ std::string Connection::discovery_uri() const {
 }
 
 Result<void> Connection::start_command() {
-  const std::string& first = subsystem_->namespaces().front()->info.name;
-  auto command = Command::start(loop_, options_.run, {{"uri", uri(0, first)}},
+  const host::BlockInfo& first = subsystem_->namespaces().front()->info;
+  auto command = Command::start(loop_, options_.run, faces_->variables(first),
                                 [this](int status) { command_ended(status); });
   if (!command) return std::unexpected(command.error());
   command_ = std::move(*command);
@@ -334,6 +316,7 @@ void Connection::hurry() {
     subsystem_stopping_ = true;
     subsystem_->stop(true);
   }
+  if (faces_) faces_->hurry();
   stop_serving();
 }
 
@@ -352,14 +335,14 @@ void Connection::command_ended(int status) {
 /// No new clients; those that there are finish what is under way, as far as the time allows.
 void Connection::stop_serving() {
   if (std::exchange(serving_stopped_, true)) return;
-  if (!nbd_) {
-    nbd_stopped_ = true;
+  if (!faces_) {
+    faces_stopped_ = true;
     stop_subsystem();
     return;
   }
   grace_timer_.arm(loop_.now() + kServeGrace);
-  nbd_->stop([this] {
-    nbd_stopped_ = true;
+  faces_->stop([this] {
+    faces_stopped_ = true;
     stop_subsystem();
     stop_control();
   });
@@ -373,19 +356,19 @@ void Connection::stop_follower() {
   follower_->stop([this] { stop_control(); });
 }
 
-/// Requests that the NBD server still waits for end with it.
+/// Requests that the faces still wait for end with it.
 void Connection::stop_subsystem() {
   grace_timer_.cancel();
   if (std::exchange(subsystem_stopping_, true)) return;
   if (!subsystem_ended_ && subsystem_) {
-    subsystem_->stop(nbd_ && !subsystem_->live());
+    subsystem_->stop(faces_ && !subsystem_->live());
   } else {
     loop_.post([this] { stop_control(); });
   }
 }
 
 void Connection::stop_control() {
-  if (!nbd_stopped_ || !subsystem_ended_ || control_stopping_) return;
+  if (!faces_stopped_ || !subsystem_ended_ || control_stopping_) return;
   if (command_ && command_->running()) return;
   if (follower_ && !follower_->idle()) return;
   control_stopping_ = true;
@@ -401,9 +384,7 @@ void Connection::force_end() {
       "may still be executed, and the next one will hold its writes");
   if (command_) command_->send(SIGKILL);
   ::unlink(runtime_.control_socket(claim_.name()).c_str());
-  for (const transport::Endpoint& place : nbd_places_) {
-    if (place.is_unix()) ::unlink(place.unix_path.c_str());
-  }
+  if (faces_) faces_->remove_traces();
   reporter_.failed(kExitFailure);
   ::_exit(kExitFailure);
 }

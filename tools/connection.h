@@ -1,7 +1,7 @@
-// A running connection: the remote subsystem, the NBD server in front of it, the control socket
-// beside it, and the command that it may serve. Brings them up in order and takes them down in
-// order, within kEndTimeMax whatever the target, a client or the command does. When the target is
-// lost, all of it stays: the subsystem looks for the target, requests wait.
+// A running connection: the remote subsystem, the faces in front of it, the control socket beside
+// it, and the command that it may serve. Brings them up in order and takes them down in order,
+// within kEndTimeMax whatever the target, a client or the command does. When the target is lost,
+// all of it stays: the subsystem looks for the target, requests wait.
 //
 // Everything happens on reactor 0, the main thread; the data path on all of them.
 #pragma once
@@ -14,11 +14,11 @@
 
 #include "connect_options.h"
 #include "connection_events.h"
+#include "connection_faces.h"
 #include "control/crash_record.h"
 #include "control/runtime_dir.h"
 #include "control/server.h"
 #include "discovery_follower.h"
-#include "frontends/nbd/server.h"
 #include "host/subsystem.h"
 #include "io/reactor_pool.h"
 #include "io/wire_trace.h"
@@ -57,16 +57,16 @@ class Connection final : public host::SubsystemEvents {
 
   // Up.
   Result<void> record_live();
-  Result<void> serve();
-  Result<void> listen_nbd();
+  Result<void> make_faces_of_all();
+  [[nodiscard]] frontends::Disk disk(const host::Namespace& ns);
+  void serving(const Result<void>& started);
   void announce();
   [[nodiscard]] std::string discovery_uri() const;
   void make_follower();
   Result<void> start_command();
-  [[nodiscard]] std::string uri(std::size_t place, const std::string& export_name) const;
 
-  // Down, step by step: the command, the NBD server with the subsystem behind it, the control
-  // socket, the reactors.
+  // Down, step by step: the command, the faces with the subsystem behind them, the control socket,
+  // the reactors.
   void fail_with(const Error& reason);
   void ask_end(const std::string& why);
   void end(int status);
@@ -108,8 +108,7 @@ class Connection final : public host::SubsystemEvents {
   EventBoard events_;
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
   std::unique_ptr<DiscoveryFollower> follower_;  // with --connect-all
-  std::unique_ptr<nbd::Server> nbd_;
-  std::vector<transport::Endpoint> nbd_places_;
+  std::unique_ptr<Faces> faces_;
   std::unique_ptr<Command> command_;
   State state_ = State::connecting;
   std::unique_ptr<nlohmann::json> controller_;  // what the last live association told of it
@@ -118,7 +117,7 @@ class Connection final : public host::SubsystemEvents {
   int exit_status_ = 0;
   bool lost_ = false;
   bool serving_stopped_ = false;     // stop_serving() was called
-  bool nbd_stopped_ = false;         // and has been done
+  bool faces_stopped_ = false;       // and has been done
   bool subsystem_stopping_ = false;  // stop() was called
   bool subsystem_ended_ = false;
   bool control_stopping_ = false;

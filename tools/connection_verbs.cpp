@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "connection.h"
-#include "frontends/nbd/uri.h"
 #include "host/log.h"
 #include "nvme/address.h"
 #include "nvme/text.h"
@@ -132,7 +131,7 @@ json Connection::health() const {
 
 host::Task<void> Connection::run_status(control::Responder respond) {
   std::vector<host::NamespaceHealth> healths;
-  if (nbd_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
+  if (faces_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
   respond.succeed(status(healths));
 }
 
@@ -176,8 +175,8 @@ json Connection::status(const std::vector<host::NamespaceHealth>& healths) const
     }
   }
   s["events"] = event_counts_to_json(subsystem_->event_counts());
-  if (!nbd_) return s;
-  s["nbd_clients"] = nbd_->totals().clients;
+  if (!faces_) return s;
+  faces_->describe(s);
   for (const auto& ns : subsystem_->namespaces()) {
     const auto found =
         std::ranges::find(healths, ns->info.nsid, [](const auto& health) { return health.nsid; });
@@ -192,12 +191,9 @@ json Connection::namespace_status(const host::Namespace& ns,
               {"nsid", ns.info.nsid},
               {"size_bytes", ns.info.size_bytes},
               {"block_bytes", ns.info.block_bytes},
-              {"read_only", ns.info.read_only},
-              {"uris", json::array()}};
+              {"read_only", ns.info.read_only}};
   if (ns.uuid) one["uuid"] = nvme::format_uuid(*ns.uuid);
-  for (std::size_t i = 0; i < nbd_places_.size(); ++i) {
-    one["uris"].push_back(nbd::uri(nbd_places_[i], ns.info.name));
-  }
+  faces_->add_places(one, ns.info);
   if (health == nullptr) return one;
   one["stopped"] = nvme::printable(health->stopped);
   one["acceptable"] = health->acceptable;
@@ -278,7 +274,7 @@ void Connection::reset(control::Responder respond) {
 /// NSID 0: every namespace that waits for the user's word.
 host::Task<void> Connection::run_accept(std::uint32_t nsid, control::Responder respond) {
   std::vector<host::NamespaceHealth> healths;
-  if (nbd_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
+  if (faces_ && !subsystem_ended_) healths = co_await subsystem_->namespace_health();
   json accepted = json::array();
   for (const host::NamespaceHealth& h : healths) {
     if (!h.acceptable || (nsid != 0 && h.nsid != nsid)) continue;

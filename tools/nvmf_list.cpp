@@ -14,6 +14,7 @@
 #include "tool_connections.h"
 #include "tool_control.h"
 #include "tool_health.h"
+#include "tool_places.h"
 #include "tool_program.h"
 #include "transport/loop.h"
 
@@ -71,6 +72,17 @@ std::string human_size(std::uint64_t bytes) {
   return fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
+/// Where users find a namespace, the handiest place first.
+std::vector<std::string> places(const json& ns) {
+  std::vector<std::string> all;
+  for (const std::string_view kind : kPlaceKinds) {
+    const auto list = ns.find(kind);
+    if (list == ns.end()) continue;
+    for (const json& place : *list) all.push_back(place.get<std::string>());
+  }
+  return all;
+}
+
 struct Column {
   const char* title;
   bool number;  // to the right
@@ -97,9 +109,9 @@ std::vector<Row> to_rows(const std::vector<json>& all) {
           {text_of(ns, "name"), text_of(ns, "nsid"), human_size(number_of(ns, "size_bytes")),
            fmt::format("{} B", number_of(ns, "block_bytes")), state, address, subsystem, ""});
       std::string* place = &rows.back().back();
-      for (const json& uri : ns["uris"]) {
+      for (const std::string& text : places(ns)) {
         if (place == nullptr) place = &rows.emplace_back().back();
-        *place = nvme::printable(uri.get<std::string>());
+        *place = nvme::printable(text);
         place = nullptr;
       }
     }
@@ -150,7 +162,8 @@ ordered_json to_document(const std::vector<json>& all) {
       const std::uint64_t block = std::max<std::uint64_t>(number_of(ns, "block_bytes"), 1);
       ordered_json device;
       device["NameSpace"] = number_of(ns, "nsid");
-      device["DevicePath"] = ns["uris"].empty() ? "" : ns["uris"].front().get<std::string>();
+      const std::vector<std::string> at = places(ns);
+      device["DevicePath"] = at.empty() ? "" : at.front();
       device["Firmware"] = text_of(c, "firmware");
       device["ModelNumber"] = text_of(c, "model");
       device["SerialNumber"] = text_of(c, "serial");
@@ -169,10 +182,12 @@ bool well_formed(const json& status) {
   if (namespaces == status.end() || !namespaces->is_array()) return false;
   for (const json& ns : *namespaces) {
     if (!ns.is_object()) return false;
-    const auto uris = ns.find("uris");
-    if (uris == ns.end() || !uris->is_array()) return false;
-    for (const json& uri : *uris) {
-      if (!uri.is_string()) return false;
+    for (const std::string_view kind : kPlaceKinds) {
+      const auto list = ns.find(kind);
+      if (list == ns.end()) continue;
+      if (!list->is_array() ||
+          !std::ranges::all_of(*list, [](const json& place) { return place.is_string(); }))
+        return false;
     }
   }
   return true;

@@ -194,6 +194,7 @@ Negotiation::Outcome Negotiation::info(Option option, std::span<const std::byte>
 
 void Negotiation::list(Bytes& out) const {
   for (const Export& e : exports_.all()) {
+    if (!e.offered) continue;
     const std::string_view name = cut(e.names.front());
     const std::string_view description = cut(e.devices[reactor_]->info().description);
     Bytes data(4);

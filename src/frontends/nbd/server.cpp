@@ -13,10 +13,11 @@ namespace nvmf::nbd {
 /// The sessions of one loop. Everything but the constructor and the counters is that thread's.
 class Server::Worker final : public SessionOwner {
  public:
-  Worker(Server& server, transport::Loop& loop, std::size_t index)
+  Worker(Server& server, transport::Loop& loop, std::size_t index, ExportList exports)
       : server_(server),
         loop_(loop),
         index_(index),
+        exports_(std::move(exports)),
         buffers_(server.arena_, loop),
         grace_(loop.timers(), [this] { grace_over(); }) {}
 
@@ -24,13 +25,14 @@ class Server::Worker final : public SessionOwner {
 
   [[nodiscard]] transport::Loop& loop() const { return loop_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] ExportList& exports() { return exports_; }
 
   void add(std::unique_ptr<transport::Incoming> incoming) {
     if (stopping_) {
       server_.place_freed();
       return;  // destroying `incoming` closes it
     }
-    auto session = std::make_unique<Session>(server_.exports_, index_, buffers_, counters_, *this);
+    auto session = std::make_unique<Session>(exports_, index_, buffers_, counters_, *this);
     Session& s = *session;
     sessions_.emplace(&s, std::move(session));
     s.attach(loop_.adopt(std::move(incoming), s));
@@ -87,6 +89,7 @@ class Server::Worker final : public SessionOwner {
   Server& server_;
   transport::Loop& loop_;
   std::size_t index_;
+  ExportList exports_;
   Counters counters_;
   BufferPool buffers_;
   transport::Timer grace_;
@@ -99,19 +102,44 @@ class Server::Worker final : public SessionOwner {
 
 Server::Server(std::vector<transport::Loop*> loops, ExportList exports, ServerOptions options)
     : loops_(std::move(loops)),
-      exports_(std::move(exports)),
       options_(std::move(options)),
       arena_(options_.buffer_bytes, options_.clients_max, options_.discard),
       place_timer_(loops_.front()->timers(), [this] { admit_waiting(); }) {
-  for (const Export& e : exports_.all()) {
+  for (const Export& e : exports.all()) {
     NVMF_CHECK(!e.names.empty() && e.devices.size() >= loops_.size());
   }
   for (std::size_t i = 0; i < loops_.size(); ++i) {
-    workers_.push_back(std::make_unique<Worker>(*this, *loops_[i], i));
+    workers_.push_back(std::make_unique<Worker>(*this, *loops_[i], i, exports));
   }
 }
 
 Server::~Server() = default;
+
+/// Before anybody who is accepted from now on gets to see the list: clients are handed on by the
+/// same way.
+template <class Change>
+void Server::change_exports(const Change& change) {
+  if (stopping_) return;
+  for (const auto& worker : workers_) {
+    if (&worker->loop() == loops_.front()) {
+      change(worker->exports());
+    } else {
+      worker->loop().post([&w = *worker, change] { change(w.exports()); });
+    }
+  }
+}
+
+void Server::attached(const frontends::Disk& disk) {
+  NVMF_CHECK(disk.devices.size() >= loops_.size());
+  // Its name from here: the devices' own info() is their reactors'.
+  const host::BlockInfo& info = disk.info;
+  const Export e = {{info.name, std::to_string(info.nsid)}, disk.devices, info.nsid};
+  change_exports([e](ExportList& exports) { exports.offer(e); });
+}
+
+void Server::detached(std::uint32_t nsid) {
+  change_exports([nsid](ExportList& exports) { exports.withdraw(nsid); });
+}
 
 Result<transport::Endpoint> Server::listen(const transport::Endpoint& at) {
   NVMF_CHECK(!stopping_);

@@ -1,8 +1,13 @@
 // The NBD server of a process: listeners, and a share of the clients for each reactor.
 //
 // It listens on loops[0] and spreads accepted connections over all loops in turn; a session then
-// lives wholly on its loop's thread. listen(), stop() and the destructor belong to loops[0]'s
-// thread.
+// lives wholly on its loop's thread. Everything else belongs to loops[0]'s thread.
+//
+// Namespaces. What comes and goes is there for whom asks from then on, on all loops: a client that
+// is accepted after attached() or detached() has returned sees it so. Who has an export that is
+// gone keeps it, and gets the device's errors. NBD has no word for a new size: new clients are told
+// of it, those that are there keep the one they were told, and the device refuses what is out of
+// its range by now.
 //
 // Places. There is room for clients_max. Who comes when all are taken waits for a few seconds while
 // those that have not finished their handshake are given less time for it; a client that has
@@ -17,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "frontends/frontend.h"
 #include "frontends/nbd/buffer_pool.h"
 #include "frontends/nbd/export.h"
 #include "frontends/nbd/limits.h"
@@ -49,26 +55,29 @@ struct ServerTotals {
   std::uint64_t errors = 0;
 };
 
-class Server {
+class Server final : public frontends::Frontend {
  public:
-  /// Each Export has a device for each of the loops, in the same order. Loops and devices outlive
-  /// the server.
+  /// Each Export and each Disk has a device for each of the loops, in the same order. Loops and
+  /// devices outlive the server.
   Server(std::vector<transport::Loop*> loops, ExportList exports, ServerOptions options = {});
   /// Only when nothing was accepted yet, or after on_stopped.
-  ~Server();
+  ~Server() override;
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   /// May be called several times. Returns where it listens: the port that 0 became.
   Result<transport::Endpoint> listen(const transport::Endpoint& at);
 
+  void attached(const frontends::Disk& disk) override;
+  void detached(std::uint32_t nsid) override;
+  /// Nothing to do: who asks is told what the device says.
+  void changed(const frontends::Disk& /*disk*/) override {}
   /// Stops listening and ends every session: what is under way may finish within the grace, what
   /// comes new sees ESHUTDOWN, and every connection is closed at most a second after the grace.
   /// `on_stopped` is called once, on loops[0], when the last session is gone; that also waits for
   /// the devices to complete what they have, which is theirs to bound.
-  void stop(std::move_only_function<void()> on_stopped);
+  void stop(std::move_only_function<void()> on_stopped) override;
 
-  [[nodiscard]] const ExportList& exports() const { return exports_; }
   /// From any thread.
   [[nodiscard]] ServerTotals totals() const;
 
@@ -84,9 +93,10 @@ class Server {
   void admit_waiting();
   void place_freed();
   void worker_stopped();
+  template <class Change>
+  void change_exports(const Change& change);
 
   std::vector<transport::Loop*> loops_;
-  ExportList exports_;
   ServerOptions options_;
   BufferArena arena_;
   std::vector<std::unique_ptr<Worker>> workers_;

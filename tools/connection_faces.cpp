@@ -1,0 +1,95 @@
+#include "connection_faces.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "face_nbd.h"
+#include "tool_places.h"
+
+namespace nvmf::tools {
+
+using nlohmann::json;
+
+std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context) {
+  std::vector<std::unique_ptr<Face>> faces;
+  // NBD needs nothing of the system, so it is there if nothing else was asked for.
+  if (!context.options.nbd.empty() || faces.empty()) faces.push_back(make_nbd_face(context));
+  return faces;
+}
+
+void Faces::attached(const frontends::Disk& disk) {
+  for (const auto& face : faces_) face->frontend().attached(disk);
+}
+
+void Faces::detached(std::uint32_t nsid) {
+  for (const auto& face : faces_) face->frontend().detached(nsid);
+}
+
+void Faces::changed(const frontends::Disk& disk) {
+  for (const auto& face : faces_) face->frontend().changed(disk);
+}
+
+void Faces::start(std::function<void(Result<void>)> on_started) {
+  on_started_ = std::move(on_started);
+  starting_ = faces_.size();
+  for (const auto& face : faces_) {
+    if (!on_started_) return;  // one could not
+    face->start([this](const Result<void>& how) { one_started(how); });
+  }
+}
+
+void Faces::one_started(const Result<void>& how) {
+  --starting_;
+  if (!on_started_ || (how && starting_ != 0)) return;
+  std::exchange(on_started_, nullptr)(how);
+}
+
+void Faces::stop(std::function<void()> on_stopped) {
+  on_started_ = nullptr;
+  on_stopped_ = std::move(on_stopped);
+  stopping_ = faces_.size();
+  for (const auto& face : faces_) {
+    face->frontend().stop([this] {
+      if (--stopping_ == 0) std::exchange(on_stopped_, nullptr)();
+    });
+  }
+}
+
+void Faces::hurry() {
+  for (const auto& face : faces_) face->frontend().hurry();
+}
+
+void Faces::add_places(json& to, const host::BlockInfo& ns) const {
+  to[std::string(kUris)] = json::array();
+  for (const auto& face : faces_) {
+    json& list = to[std::string(face->kind())];
+    for (std::string& place : face->places(ns)) list.push_back(std::move(place));
+  }
+}
+
+std::string Faces::line(const host::BlockInfo& ns) const {
+  std::string line;
+  for (const auto& face : faces_) {
+    const std::vector<std::string> places = face->places(ns);
+    if (places.empty()) continue;
+    if (!line.empty()) line += ' ';
+    line += places.front();
+  }
+  return line;
+}
+
+std::map<std::string, std::string> Faces::variables(const host::BlockInfo& first) const {
+  std::map<std::string, std::string> all;
+  for (const auto& face : faces_) all.merge(face->variables(first));
+  return all;
+}
+
+void Faces::describe(json& status) const {
+  for (const auto& face : faces_) face->describe(status);
+}
+
+void Faces::remove_traces() {
+  for (const auto& face : faces_) face->remove_traces();
+}
+
+}  // namespace nvmf::tools
