@@ -15,6 +15,12 @@ bool changes_data(const host::BlockRequest& request) {
   return request.op != host::BlockOp::read && request.op != host::BlockOp::flush;
 }
 
+/// For a session that negotiates nothing.
+const ExportList& no_exports() {
+  static const ExportList none;
+  return none;
+}
+
 }  // namespace
 
 Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buffers,
@@ -35,6 +41,13 @@ Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buf
                        }),
       staging_(new std::byte[kStagingBytes]) {}
 
+Session::Session(host::BlockDevice& device, std::uint16_t flags, BufferPool& buffers,
+                 Counters& counters, SessionOwner& owner)
+    : Session(no_exports(), 0, buffers, counters, owner) {
+  kernel_ = true;
+  begin_transmission(device, flags, false);
+}
+
 Session::~Session() {
   NVMF_CHECK(in_device_ == 0);
   buffers_.stop_waiting(*this);
@@ -43,9 +56,11 @@ Session::~Session() {
 void Session::on_open(transport::Stream&) {
   open_ = true;
   opened_at_ = buffers_.loop().now();
-  limit_handshake(kHandshakeMax);
-  Negotiation::greet(control_);
-  send_control();
+  if (!kernel_) {
+    limit_handshake(kHandshakeMax);
+    Negotiation::greet(control_);
+    send_control();
+  }
   maybe_finish();
 }
 
@@ -124,7 +139,7 @@ bool Session::negotiate() {
     case Negotiation::Outcome::more:
       break;
     case Negotiation::Outcome::transmission:
-      begin_transmission();
+      begin_transmission(negotiation_.device(), negotiation_.flags(), negotiation_.structured());
       break;
     case Negotiation::Outcome::finish:
       reason_ = Error{negotiation_.reason(), ECONNABORTED};
@@ -141,12 +156,12 @@ bool Session::negotiate() {
   return consumed > 0;
 }
 
-void Session::begin_transmission() {
+void Session::begin_transmission(host::BlockDevice& device, std::uint16_t flags, bool structured) {
   transmission_ = true;
   handshake_timer_.cancel();
-  device_ = &negotiation_.device();
-  flags_ = negotiation_.flags();
-  structured_ = negotiation_.structured();
+  device_ = &device;
+  flags_ = flags;
+  structured_ = structured;
   piece_bytes_max_ = std::min(kPieceBytesMax, device_->info().transfer_bytes_max);
   reserve_.open(buffers_.arena());
   tables_ = std::make_unique<Tables>();
@@ -240,7 +255,11 @@ void Session::send_advance(std::size_t bytes) {
 
 void Session::on_eof() {
   eof_ = true;
-  if (!stalled_) end_input();
+  if (kernel_ && !finishing_) {
+    stream_->reset(Error{"the kernel has closed the connection", ECONNRESET});
+  } else if (!stalled_) {
+    end_input();
+  }
 }
 
 void Session::on_closed(const Error& reason) {
@@ -290,6 +309,40 @@ void Session::cut() {
   finishing_ = true;
   input_over_ = true;
   stream_->finish(kLingerAfterGrace);
+}
+
+void Session::answer_older_than(Duration age) {
+  if (closed_ || finishing_ || tables_ == nullptr) return;
+  const Instant before = buffers_.loop().now() - age;
+  for (Slot& slot : tables_->slots) {
+    if (!slot.in_device || slot.request->answered) continue;
+    Request& r = *slot.request;
+    const bool receiving = &r == current_ && r.header.command == Command::write;
+    if (r.began_at > before || receiving) continue;
+    if (r.begun) {
+      dismiss("a request took too long whose reply had begun", ETIMEDOUT);
+      return;
+    }
+    give_up(r);
+    answer(slot, {WireError::eio, "The request took too long"});
+  }
+  pass_on();
+  resume();
+}
+
+/// Whatever the device still completes of it is of no interest.
+void Session::give_up(Request& r) {
+  stop_cutting(r);
+  r.answered = true;
+  for (Slot& slot : tables_->slots) {
+    if (slot.request != &r || slot.queued) continue;
+    if (!slot.in_device) {
+      release(slot);
+    } else if (changes_data(slot)) {
+      device_->abandon(slot);
+    }
+  }
+  r.first = r.last = nullptr;
 }
 
 void Session::end_input() {

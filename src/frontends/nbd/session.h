@@ -1,5 +1,6 @@
 // One NBD client, sans-IO: a StreamUser that negotiates, then turns requests into BlockRequests and
-// their completions into replies.
+// their completions into replies. The kernel as a client does not negotiate: everything has been
+// said by netlink, and the session is in transmission, with simple replies, from the start.
 //
 // Everything happens on one loop's thread. After the negotiation nothing is allocated: requests
 // have fixed slots, their data comes from the BufferPool. WRITE data is received into, and READ
@@ -76,6 +77,12 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// All of them outlive the session. `reactor` selects the device of the export asked for.
   Session(const ExportList& exports, std::size_t reactor, BufferPool& buffers, Counters& counters,
           SessionOwner& owner);
+  /// Of the kernel, which has been told `flags`. Its end is never half closed: when no more comes
+  /// from it, it reads nothing any more either, and what it had asked here it asks again elsewhere.
+  /// So the session then ends at once, and what the device still has keeps its range
+  /// (BlockDevice::abandon()).
+  Session(host::BlockDevice& device, std::uint16_t flags, BufferPool& buffers, Counters& counters,
+          SessionOwner& owner);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -93,6 +100,11 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// Ends it unless it finishes its negotiation within `age` of its beginning.
   void limit_handshake(Duration age);
 
+  /// Answers EIO to every request that has been with the device for longer than `age`. Its range
+  /// is held until the device is done with it. A session whose reply to such a request has begun
+  /// is reset.
+  void answer_older_than(Duration age);
+
   /// Pieces of requests that the device has.
   [[nodiscard]] std::size_t under_way() const { return in_device_; }
   /// It does not read because a limit is reached.
@@ -100,6 +112,8 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// Its end was our decision, because of what the client did or because of an error that could not
   /// be said otherwise: worth a line in the log.
   [[nodiscard]] bool dismissed() const { return dismissed_; }
+  /// The client has said that it goes (NBD_CMD_DISC).
+  [[nodiscard]] bool said_goodbye() const { return said_goodbye_; }
 
   // transport::StreamUser
   void on_open(transport::Stream& stream) override;
@@ -116,6 +130,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// A request from its header to the last byte of its reply.
   struct Request {
     RequestHeader header;
+    Instant began_at{};
     Request* next_free = nullptr;
     std::uint32_t cut_bytes = 0;  // handed out to pieces
     std::uint32_t pieces = 0;     // slots that are its own
@@ -153,7 +168,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void parse();
   bool step();
   bool negotiate();
-  void begin_transmission();
+  void begin_transmission(host::BlockDevice& device, std::uint16_t flags, bool structured);
   bool take_payload();
   void resume();
   void on_buffers() override { resume(); }
@@ -196,6 +211,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void begin_reply(Request& request);
   void send_gathered(Request& request);
   void stop_cutting(Request& request);
+  void give_up(Request& request);
   void answer(Slot& slot, const Verdict& verdict);
   void answer_success(Slot& slot);
   void queue_reply(Slot& slot);
@@ -246,6 +262,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   std::uint16_t flags_ = 0;
   bool structured_ = false;
   bool transmission_ = false;
+  bool kernel_ = false;
 
   bool open_ = false;
   bool stalled_ = false;     // parse() cannot go on: nothing is received
@@ -255,6 +272,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   bool finishing_ = false;
   bool closed_ = false;
   bool dismissed_ = false;
+  bool said_goodbye_ = false;
 };
 
 }  // namespace nvmf::nbd

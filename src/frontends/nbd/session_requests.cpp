@@ -25,6 +25,7 @@ bool Session::take_request() {
   }
   if (header->command == Command::disconnect) {
     parsed_ += RequestHeader::kBytes;
+    said_goodbye_ = true;
     end_input();
     return false;
   }
@@ -56,6 +57,7 @@ bool Session::start_request(const RequestHeader& header, Verdict verdict) {
   free_requests_ = r.next_free;
   r = Request{};
   r.header = header;
+  r.began_at = buffers_.loop().now();
   r.in_use = true;
   r.failed = !good;
   r.verdict = verdict;
