@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "nvme/result.h"
 
@@ -32,6 +33,32 @@ struct DiskOp {
   void* owner = nullptr;   // for the disk's own use
 };
 
+struct DiskExtent {
+  std::uint64_t offset_bytes = 0;
+  std::uint64_t length_bytes = 0;
+  friend bool operator==(const DiskExtent&, const DiskExtent&) = default;
+};
+
+/// Asks what of a range is allocated. The caller owns it and `found`, and leaves both alone until
+/// `complete`.
+struct DiskExtents {
+  std::uint64_t offset_bytes = 0;  // multiples of the block size, inside the disk
+  std::uint64_t length_bytes = 0;  // at least one block
+  std::span<DiskExtent> found;     // room for the answer: at least one
+  void (*complete)(DiskExtents&) = nullptr;
+
+  /// The answer: so many of `found`, allocated ranges that rise and do not touch or overlap, within
+  /// the range asked for. Those between them are deallocated, up to `examined_bytes` from the
+  /// beginning; beyond that, which is no further than the range, nothing is known. It is at least
+  /// one block, unless there is an error.
+  std::size_t count = 0;
+  std::uint64_t examined_bytes = 0;
+  int error = 0;  // 0 or an errno
+
+  DiskExtents* next = nullptr;  // for the disk's own use
+  void* owner = nullptr;        // for the disk's own use
+};
+
 /// Deallocated blocks read as zero in every disk.
 class Disk {
  public:
@@ -45,6 +72,17 @@ class Disk {
   [[nodiscard]] virtual bool idle() const { return true; }
   /// Completion may come inside submit().
   virtual void submit(DiskOp& op) = 0;
+
+  /// Completion may come inside. What was written, and completed, before is never said to be
+  /// deallocated; borders may lie between blocks: whatever is deallocated in part counts as
+  /// allocated. Whoever does not know says that all of it is.
+  virtual void extents(DiskExtents& query) {
+    query.found[0] = {query.offset_bytes, query.length_bytes};
+    query.count = 1;
+    query.examined_bytes = query.length_bytes;
+    query.error = 0;
+    query.complete(query);
+  }
 
   /// Why nobody waits for an operation any more: its connection is gone, or its host stops the
   /// controller and is told that it has stopped only when the operation is complete.

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace nvmf::host {
@@ -55,6 +56,42 @@ struct BlockRequest {
   std::uint64_t flush_mark = 0;
 };
 
+/// A run of bytes that is all of one kind.
+struct Extent {
+  std::uint64_t length_bytes = 0;  // not 0
+  /// It takes no room and reads as zero. Otherwise nothing is known of it: it is data.
+  bool zeroes = false;
+  friend bool operator==(const Extent&, const Extent&) = default;
+};
+
+/// Asks where there is data. The caller owns it, and `extents`, and leaves both alone from
+/// BlockDevice::extents() until there is the answer; then it may reuse both, also inside
+/// `complete`.
+struct ExtentsRequest {
+  std::uint64_t offset_bytes = 0;
+  std::uint64_t length_bytes = 0;  // at least 1
+  /// Room for the answer: at least one.
+  std::span<Extent> extents;
+  void (*complete)(ExtentsRequest&) = nullptr;
+
+  /// The answer: so many extents, one after the other from `offset_bytes` on; at least one, and at
+  /// most `length_bytes` together. Less than that where it was too much for one answer: ask again
+  /// for the rest. Two in a row may be of the same kind.
+  std::size_t count = 0;
+  /// 0, EINVAL for what is out of range, ESHUTDOWN when the device is gone for good. What cannot be
+  /// found out is no error but data.
+  int error = 0;
+
+  ExtentsRequest* next = nullptr;  // for the device's own use
+
+  /// All of it is data.
+  void answer_data() {
+    extents[0] = {length_bytes, false};
+    count = 1;
+    error = 0;
+  }
+};
+
 struct BlockInfo {
   std::string name;         // "nvmf0n1"
   std::string description;  // for people: subsystem NQN, NSID, model
@@ -87,6 +124,14 @@ class BlockDevice {
   /// yet, it may end with ECANCELED instead. For reads and flushes nothing happens; nor for the
   /// second call.
   virtual void abandon(BlockRequest& /*request*/) {}
+  /// Where there is data in a range. True: the answer is there, and `complete` is not called.
+  /// False: `complete` follows exactly once, never inside this call; that takes no longer than an
+  /// admin command may, whatever the target does. What was written, and completed, before this call
+  /// is never said to be zeroes; what is under way meanwhile may be or not.
+  virtual bool extents(ExtentsRequest& request) {
+    request.answer_data();
+    return true;
+  }
 };
 
 }  // namespace nvmf::host
