@@ -1,7 +1,7 @@
-// nvmf-target: serves memory and files as NVMe namespaces over TCP.
+// nvmf-target: serves memory, files and NBD exports as NVMe namespaces over TCP.
 //
 // One reactor, one thread; `nvmf-target ctl` talks to one that runs. Exit status 0 after SIGTERM or
-// SIGINT, 1 if something could not be had (a file, a port), 2 for wrong usage.
+// SIGINT, 1 if something could not be had (a file, a server, a port), 2 for wrong usage.
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +22,7 @@
 
 #include "control/server.h"
 #include "controller/config.h"
+#include "controller/nbd_open.h"
 #include "controller/target.h"
 #include "io/reactor.h"
 #include "io/signals.h"
@@ -113,8 +114,9 @@ void add_ordered_options(CLI::App& app, ConfigFile& wanted) {
           "Begin a subsystem; --namespace, --host and --ana after it are its own",
           [&wanted](const std::string& nqn) { wanted.target.subsystems.emplace_back().nqn = nqn; });
   ordered("--namespace", "SPEC",
-          "Add a namespace (NSIDs from 1): memory:SIZE[,cache=volatile] or file:PATH, either with "
-          ",block=512 or ,block=4096, ,uuid=UUID and ,anagrp=GROUP after it. SIZE takes K, M, G, T",
+          "Add a namespace (NSIDs from 1): memory:SIZE[,cache=volatile], file:PATH or "
+          "nbd:URI[,timeout=SECONDS][,unflushed=trust|fail], each with ,block=512 or ,block=4096, "
+          ",uuid=UUID and ,anagrp=GROUP after it. SIZE takes K, M, G, T",
           [&wanted](const std::string& text) {
             auto& subsystem = last_subsystem(wanted, "--namespace");
             auto parsed = NamespaceConfig::parse(text);
@@ -163,7 +165,7 @@ struct Wanted : ConfigFile {
 /// Exit status of a usage error, or nothing to go on with.
 std::optional<int> parse_arguments(int argc, char** argv, Wanted& wanted) {
   CLI::App app(
-      "Serves memory and files as NVMe namespaces over TCP, until SIGTERM or SIGINT.\n"
+      "Serves memory, files and NBD exports as NVMe namespaces over TCP, until SIGTERM or SIGINT.\n"
       "Prints nvme+tcp://ADDR:PORT/NQN for each subsystem once it accepts connections.\n",
       "nvmf-target");
   app.set_version_flag("--version", "nvmf-target " NVMF_VERSION);
@@ -260,6 +262,39 @@ Result<void> listen_for_orders(nvmf::control::Server& server, const std::string&
   return listening;
 }
 
+/// Those namespaces whose disks answer later than at once. A status to exit with, or nothing.
+std::optional<int> open_nbd(nvmf::io::Reactor& loop, nvmf::controller::NbdOpener& opener,
+                            nvmf::controller::TargetConfig& target) {
+  std::vector<NamespaceConfig> all;
+  for (const auto& subsystem : target.subsystems) {
+    all.insert(all.end(), subsystem.namespaces.begin(), subsystem.namespaces.end());
+  }
+  if (!nvmf::controller::NbdOpener::needed(all)) return std::nullopt;
+  std::optional<int> status;
+  auto signals = nvmf::io::SignalWatch::make(loop, {SIGTERM, SIGINT}, [&](int) {
+    status = 0;
+    loop.stop();
+  });
+  if (!signals) {
+    complain(signals.error().message);
+    return kExitFailure;
+  }
+  opener.open(std::move(all), [&](Result<std::vector<NamespaceConfig>> opened) {
+    if (opened) {
+      auto next = opened->begin();
+      for (auto& subsystem : target.subsystems) {
+        for (NamespaceConfig& ns : subsystem.namespaces) ns = std::move(*next++);
+      }
+    } else {
+      complain(opened.error().message);
+      status = kExitFailure;
+    }
+    loop.stop();
+  });
+  loop.run();
+  return status;
+}
+
 int serve(Wanted& wanted) {
   auto reactor = nvmf::io::make_reactor();
   if (!reactor) {
@@ -268,14 +303,17 @@ int serve(Wanted& wanted) {
   }
   nvmf::io::Reactor& loop = **reactor;
   wanted.target.log = complain;
-  auto target = nvmf::controller::Target::create(loop, wanted.target);
+  nvmf::controller::NbdOpener opener(loop, complain);
+  nvmf::controller::TargetConfig config = wanted.target;  // its disks may not outlive the loop
+  if (const auto status = open_nbd(loop, opener, config)) return *status;
+  auto target = nvmf::controller::Target::create(loop, std::move(config));
   if (!target) {
     complain(target.error().message);
     return kExitFailure;
   }
   nvmf::control::Server orders(loop);
   orders.admit_only(::geteuid());
-  nvmf::tools::add_target_verbs(orders, **target);
+  nvmf::tools::add_target_verbs(orders, **target, opener);
   bool stopping = false;
   Result<void> outcome;
   auto signals = nvmf::io::SignalWatch::make(loop, {SIGTERM, SIGINT}, [&](int) {

@@ -324,36 +324,55 @@ Reply keep_alive(Target& target, Args& args) {
   return json::object();
 }
 
+Reply done(const Result<void>& result) {
+  if (!result) return std::unexpected(result.error());
+  return json::object();
+}
+
 // ---- namespaces
 
 Result<controller::NamespaceConfig> namespace_spec(Args& args) {
   return controller::NamespaceConfig::parse(args.text("namespace"));
 }
 
-Reply ns_add(Target& target, Args& args) {
+/// What a verb asks for that makes namespaces: which they are, and what to do once those of NBD are
+/// open. Without any of NBD it is done at once.
+struct Making {
+  std::vector<controller::NamespaceConfig> namespaces;
+  std::function<Reply(Target&, std::vector<controller::NamespaceConfig>)> make;
+};
+
+Result<Making> ns_add(Target& /*target*/, Args& args) {
   const std::string nqn = args.subsystem();
   const auto spec = namespace_spec(args);
   if (!spec) return std::unexpected(spec.error());
-  const auto wanted = args.number("nsid", 0xffff'ffff).value_or(0);
+  const auto wanted = static_cast<std::uint32_t>(args.number("nsid", 0xffff'ffff).value_or(0));
   if (auto good = args.finish(); !good) return std::unexpected(good.error());
-  const auto nsid = target.add_namespace(nqn, *spec, static_cast<std::uint32_t>(wanted));
-  if (!nsid) return std::unexpected(nsid.error());
-  return json{{"nsid", *nsid}};
+  return Making{{*spec}, [nqn, wanted](Target& target, const auto& specs) -> Reply {
+                  const auto nsid = target.add_namespace(nqn, specs.front(), wanted);
+                  if (!nsid) return std::unexpected(nsid.error());
+                  return json{{"nsid", *nsid}};
+                }};
+}
+
+Result<Making> ns_swap(Target& /*target*/, Args& args) {
+  const std::string nqn = args.subsystem();
+  const auto nsid = static_cast<std::uint32_t>(args.needed("nsid", 0xffff'ffff));
+  const auto spec = namespace_spec(args);
+  if (!spec) return std::unexpected(spec.error());
+  if (auto good = args.finish(); !good) return std::unexpected(good.error());
+  return Making{{*spec}, [nqn, nsid](Target& target, const auto& specs) {
+                  return done(target.swap_namespace(nqn, nsid, specs.front()));
+                }};
 }
 
 Reply ns_change(Target& target, Args& args, std::string_view verb) {
   const std::string nqn = args.subsystem();
   const auto nsid = static_cast<std::uint32_t>(args.needed("nsid", 0xffff'ffff));
-  Result<controller::NamespaceConfig> spec;
-  if (verb == "ns-swap") spec = namespace_spec(args);
-  if (!spec) return std::unexpected(spec.error());
   const std::uint64_t bytes = verb == "ns-resize" ? args.needed("bytes") : 0;
   if (auto good = args.finish(); !good) return std::unexpected(good.error());
-  const Result<void> done = verb == "ns-swap"     ? target.swap_namespace(nqn, nsid, *spec)
-                            : verb == "ns-resize" ? target.resize_namespace(nqn, nsid, bytes)
-                                                  : target.remove_namespace(nqn, nsid);
-  if (!done) return std::unexpected(done.error());
-  return json::object();
+  return done(verb == "ns-resize" ? target.resize_namespace(nqn, nsid, bytes)
+                                  : target.remove_namespace(nqn, nsid));
 }
 
 Reply ana(Target& target, Args& args) {
@@ -380,12 +399,7 @@ Reply ana(Target& target, Args& args) {
 
 // ---- subsystems, hosts, referrals
 
-Reply done(const Result<void>& result) {
-  if (!result) return std::unexpected(result.error());
-  return json::object();
-}
-
-Reply subsystem_add(Target& target, Args& args) {
+Result<Making> subsystem_add(Target& /*target*/, Args& args) {
   controller::SubsystemConfig config;
   config.nqn = args.text("nqn");
   config.serial = args.text("serial");
@@ -397,7 +411,11 @@ Reply subsystem_add(Target& target, Args& args) {
     config.namespaces.push_back(std::move(*spec));
   }
   if (auto good = args.finish(); !good) return std::unexpected(good.error());
-  return done(target.add_subsystem(config));
+  return Making{config.namespaces, [config](Target& target, auto specs) {
+                  auto opened = config;
+                  opened.namespaces = std::move(specs);
+                  return done(target.add_subsystem(opened));
+                }};
 }
 
 Reply subsystem_remove(Target& target, Args& args) {
@@ -420,20 +438,42 @@ Reply change_referral(Target& target, Args& args, bool add) {
   return done(add ? target.add_referral(*at) : target.remove_referral(*at));
 }
 
+void answer(const Reply& reply, control::Responder& respond) {
+  if (reply) {
+    respond.succeed(*reply);
+  } else {
+    respond.fail(reply.error());
+  }
+}
+
+/// A verb that makes namespaces: it is answered when the NBD servers among them have answered.
+void add_making_verb(control::Server& server, Target& target, controller::NbdOpener& opener,
+                     const char* verb, Result<Making> (*read)(Target&, Args&)) {
+  server.handle(verb, [&target, &opener, read](const json& given, control::Responder respond) {
+    Args args(given, target);
+    auto making = read(target, args);
+    if (!making) return respond.fail(making.error());
+    if (!controller::NbdOpener::needed(making->namespaces)) {
+      return answer(making->make(target, std::move(making->namespaces)), respond);
+    }
+    opener.open(std::move(making->namespaces),
+                [&target, make = std::move(making->make), respond = std::move(respond)](
+                    Result<std::vector<controller::NamespaceConfig>> opened) mutable {
+                  if (!opened) return respond.fail(opened.error());
+                  answer(make(target, std::move(*opened)), respond);
+                });
+  });
+}
+
 }  // namespace
 
-void add_target_verbs(control::Server& server, Target& target) {
+void add_target_verbs(control::Server& server, Target& target, controller::NbdOpener& opener) {
   using Act = std::function<Reply(Target&, Args&)>;
   const auto add = [&](const char* verb, Act act) {
     server.handle(verb,
                   [&target, act = std::move(act)](const json& given, control::Responder respond) {
                     Args args(given, target);
-                    const Reply reply = act(target, args);
-                    if (reply) {
-                      respond.succeed(*reply);
-                    } else {
-                      respond.fail(reply.error());
-                    }
+                    answer(act(target, args), respond);
                   });
   };
   add("drop", drop);
@@ -449,12 +489,13 @@ void add_target_verbs(control::Server& server, Target& target) {
   add("fail", fail_commands);
   add("corrupt", corrupt);
   add("keep-alive", keep_alive);
-  add("ns-add", ns_add);
-  for (const char* verb : {"ns-remove", "ns-resize", "ns-swap"}) {
+  add_making_verb(server, target, opener, "ns-add", ns_add);
+  add_making_verb(server, target, opener, "ns-swap", ns_swap);
+  for (const char* verb : {"ns-remove", "ns-resize"}) {
     add(verb, [verb](Target& t, Args& args) { return ns_change(t, args, verb); });
   }
   add("ana", ana);
-  add("subsystem-add", subsystem_add);
+  add_making_verb(server, target, opener, "subsystem-add", subsystem_add);
   add("subsystem-remove", subsystem_remove);
   for (const bool yes : {true, false}) {
     add(yes ? "allow-host" : "disallow-host",

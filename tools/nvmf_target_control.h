@@ -6,12 +6,14 @@
 #pragma once
 
 #include "control/server.h"
+#include "controller/nbd_open.h"
 #include "controller/target.h"
 
 namespace nvmf::tools {
 
-/// Before Server::listen(). `target` outlives `server`.
-void add_target_verbs(control::Server& server, controller::Target& target);
+/// Before Server::listen(). `target` and `opener` outlive `server`.
+void add_target_verbs(control::Server& server, controller::Target& target,
+                      controller::NbdOpener& opener);
 
 /// "nvmf-target ctl SOCKET VERB …": argv[0] is "ctl". Returns the status to exit with.
 int target_ctl(int argc, char** argv);

@@ -180,7 +180,7 @@ class Verb {
   }
   Verb& spec() {
     return words(
-        "namespace", "SPEC", "memory:SIZE or file:PATH, as for --namespace",
+        "namespace", "SPEC", "memory:SIZE, file:PATH or nbd:URI, as for --namespace",
         [this](const std::string& text) { args_["namespace"] = read_spec(text); }, true);
   }
   /// An operand, sent as it is.

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <set>
 
+#include "controller/nbd_link.h"
 #include "nvme/text.h"
 
 namespace nvmf::controller {
@@ -154,6 +155,7 @@ Result<bool> take_option(std::string_view& rest, std::string_view text, Namespac
       return std::unexpected(unfit(value, "block size", text, "512 and 4096 are possible"));
     }
     config.block_bytes = static_cast<std::uint32_t>(*block);
+    config.block_given = true;
   } else if (option.starts_with("uuid=")) {
     const auto uuid = nvme::parse_uuid(value);
     if (!uuid) {
@@ -172,11 +174,36 @@ Result<bool> take_option(std::string_view& rest, std::string_view text, Namespac
       return std::unexpected(unfit(value, "cache", text, "volatile is the only one there is"));
     }
     config.volatile_cache = true;
+  } else if (text.starts_with("nbd") && option.starts_with("timeout=")) {
+    const auto seconds = parse_size(value);
+    if (!seconds || *seconds < 1 || *seconds > kNbdRequestTimeoutMax.count()) {
+      return std::unexpected(unfit(value, "timeout", text, "1 to 3600 seconds are possible"));
+    }
+    config.timeout_seconds = static_cast<std::uint32_t>(*seconds);
+  } else if (text.starts_with("nbd") && option.starts_with("unflushed=")) {
+    if (value != "trust" && value != "fail") {
+      return std::unexpected(unfit(value, "policy", text, "trust and fail are possible"));
+    }
+    config.fail_unflushed = value == "fail";
   } else {
     return false;
   }
   rest = rest.substr(0, comma);
   return true;
+}
+
+Result<NamespaceConfig> parse_nbd(std::string_view text, std::string_view rest,
+                                  NamespaceConfig config) {
+  if (config.volatile_cache) {
+    return fail(fmt::format("Namespace {} cannot have cache=volatile: only memory can", text),
+                EINVAL);
+  }
+  config.kind = NamespaceConfig::Kind::nbd;
+  // "nbd://HOST" is a URI itself, and so is "nbd+unix://…".
+  const bool prefixed = rest.starts_with("nbd:") && !rest.starts_with("nbd://");
+  config.path = prefixed ? rest.substr(4) : rest;
+  if (auto good = NbdUri::parse(config.path); !good) return std::unexpected(good.error());
+  return config;
 }
 
 }  // namespace
@@ -211,7 +238,8 @@ Result<NamespaceConfig> NamespaceConfig::parse(std::string_view text) {
     config.path = rest.substr(5);
     return config;
   }
-  return fail(fmt::format("'{}' is no namespace: give memory:SIZE or file:PATH, either with "
+  if (rest.starts_with("nbd")) return parse_nbd(text, rest, std::move(config));
+  return fail(fmt::format("'{}' is no namespace: give memory:SIZE, file:PATH or nbd:URI, each with "
                           ",block=512 or ,block=4096 after it",
                           text),
               EINVAL);

@@ -22,21 +22,26 @@ namespace nvmf::controller {
 using DiskFactory = std::function<Result<std::unique_ptr<Disk>>()>;
 
 struct NamespaceConfig {
-  enum class Kind : std::uint8_t { memory, file, custom };
+  enum class Kind : std::uint8_t { memory, file, nbd, custom };
   Kind kind = Kind::memory;
   std::uint64_t size_bytes = 0;  // memory only
-  std::string path;              // file only
+  std::string path;              // file: its path; nbd: the URI
   std::uint32_t block_bytes = 512;
-  std::uint32_t ana_group = 1;  // counts where the subsystem has such groups
-  bool volatile_cache = false;  // memory only: writes are lost with the power until a flush
+  bool block_given = false;           // otherwise an NBD server that takes no less may make it 4096
+  std::uint32_t ana_group = 1;        // counts where the subsystem has such groups
+  bool volatile_cache = false;        // memory only: writes are lost with the power until a flush
+  std::uint32_t timeout_seconds = 0;  // nbd only: of a request; 0: the default
+  bool fail_unflushed = false;        // nbd only: see nbd_disk.h
   /// The UUID to have; the NGUID follows from it. None: memory a new one at each start, a file
-  /// always the same.
+  /// and an NBD URI always the same.
   std::optional<nvme::Uuid> uuid;
-  std::shared_ptr<const DiskFactory> factory;  // custom only
+  /// Of custom; of nbd once NbdOpener has opened it, without which it cannot be used.
+  std::shared_ptr<const DiskFactory> factory;
 
-  /// "memory:SIZE" or "file:PATH", either with ",block=512|4096", ",uuid=UUID" and ",anagrp=GROUP"
-  /// after it, memory also with ",cache=volatile". A path may contain commas: only what stands at
-  /// the end and reads like one of these counts.
+  /// "memory:SIZE", "file:PATH" or "nbd:URI" (an NBD URI alone is good, too), each with
+  /// ",block=512|4096", ",uuid=UUID" and ",anagrp=GROUP" after it, memory also with
+  /// ",cache=volatile", nbd with ",timeout=SECONDS" and ",unflushed=trust|fail". A path may contain
+  /// commas: only what stands at the end and reads like one of these counts.
   static Result<NamespaceConfig> parse(std::string_view text);
   friend bool operator==(const NamespaceConfig&, const NamespaceConfig&) = default;
 };

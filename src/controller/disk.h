@@ -1,6 +1,6 @@
 // What a namespace of our controller stores its blocks in. Implementations: memory_disk, file_disk,
-// cached_disk (a volatile cache over memory), faulty_disk (a filter around any other), and what
-// tests put behind a namespace (TargetConfig::wrap_disk, NamespaceConfig::factory).
+// nbd_disk, cached_disk (a volatile cache over memory), faulty_disk (a filter around any other),
+// and what tests put behind a namespace (TargetConfig::wrap_disk, NamespaceConfig::factory).
 #pragma once
 
 #include <cerrno>
@@ -22,7 +22,7 @@ struct DiskOp {
   std::uint64_t length_bytes = 0;
   std::byte* data = nullptr;
   void (*complete)(DiskOp&) = nullptr;
-  /// 0 or an errno.
+  /// 0 or an errno. EAGAIN: what is behind the disk is not there, and may come back.
   int error = 0;
   // Whose it is, for filters that make a difference: controller, queue and opcode of the command.
   // All 0: the target's own (the flush of a shutdown).
@@ -67,6 +67,8 @@ class Disk {
   [[nodiscard]] virtual bool read_only() const = 0;
   /// Whether writes may be lost on power failure before a flush (VWC).
   [[nodiscard]] virtual bool volatile_cache() const = 0;
+  /// Blocks of a namespace may not be smaller: what can be read or written at once.
+  [[nodiscard]] virtual std::uint32_t block_bytes_min() const { return 512; }
   /// Nothing is under way that no caller waits for: it may be destroyed when its last caller has
   /// gone.
   [[nodiscard]] virtual bool idle() const { return true; }

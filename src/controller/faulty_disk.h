@@ -29,6 +29,7 @@ class FaultyDisk final : public Disk {
   [[nodiscard]] std::uint64_t size_bytes() const override { return inner_->size_bytes(); }
   [[nodiscard]] bool read_only() const override { return inner_->read_only(); }
   [[nodiscard]] bool volatile_cache() const override { return inner_->volatile_cache(); }
+  [[nodiscard]] std::uint32_t block_bytes_min() const override { return inner_->block_bytes_min(); }
   void submit(DiskOp& op) override;
   void abandon(DiskOp& op, Abandoned why) override;
   bool take_back(DiskOp& op) override;

@@ -1,5 +1,7 @@
 #include "controller/format.h"
 
+#include <cerrno>
+
 #include "controller/controller.h"
 #include "controller/limits.h"
 #include "nvme/admin.h"
@@ -24,6 +26,7 @@ FormatJob::FormatJob(Controller& controller, transport::TimerQueue& timers, Name
 void FormatJob::step() {
   // A loop, not a recursion, over disks that complete inside submit().
   do {
+    if (DiskOp::error == EAGAIN) return end(StatusCode::namespace_not_ready);
     if (DiskOp::error != 0) return end(StatusCode::internal_error);
     switch (stage_) {
       case Stage::waiting:
@@ -35,7 +38,8 @@ void FormatJob::step() {
           return timer_.arm(controller_.now() + kFormatPoll);
         }
         stage_ = Stage::erasing;
-        kind = Kind::deallocate;
+        kind = Kind::write_zeroes;
+        deallocate = true;  // which alone would be a hint
         fua = true;
         offset_bytes = 0;
         length_bytes = ns_.disk->size_bytes();

@@ -30,6 +30,8 @@ Status status_of(int error, bool reading) {
       return {StatusCode::namespace_write_protected, true};
     case ENODATA:  // the file has become shorter than the namespace
       return {StatusCode::lba_out_of_range, true};
+    case EAGAIN:
+      return StatusCode::namespace_not_ready;
     case EIO:
       return reading ? StatusCode::unrecovered_read_error : StatusCode::write_fault;
     default:
@@ -256,7 +258,7 @@ void IoQueue::operation_done(Slot& slot, bool& again) {
                    slot.aborted ? StatusCode::abort_requested : StatusCode::aborted_sq_deletion);
   }
   if (slot.error != 0) {
-    ++controller_.subsystem().counters.media_errors;
+    if (slot.error != EAGAIN) ++controller_.subsystem().counters.media_errors;
     return respond(slot, status_of(slot.error, slot.kind == DiskOp::Kind::read));
   }
   switch (slot.what) {

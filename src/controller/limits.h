@@ -79,4 +79,37 @@ inline constexpr std::chrono::milliseconds kFormatPoll{1};
 /// File operations that one file_disk has under way; more wait.
 inline constexpr std::size_t kFileOpsMax = 256;
 
+// nbd_disk. Its times are below the 30 s after which hosts (ours, Linux's) give a command up.
+/// Connections to one NBD server, where it allows several; as many as nbdcopy makes.
+inline constexpr std::size_t kNbdLinks = 4;
+/// Requests under way on one of them; servers work on 16 or so at once, and read no more.
+inline constexpr std::size_t kNbdInFlightPerLink = 64;
+/// An NBD server is connected to, and has described its export, by then.
+inline constexpr std::chrono::seconds kNbdConnectTimeout{10};
+/// A request without an answer for this long ends the connection: timeout= changes it.
+inline constexpr std::chrono::seconds kNbdRequestTimeout{10};
+inline constexpr std::chrono::seconds kNbdRequestTimeoutMax{3600};
+/// A flush gets as many times that.
+inline constexpr int kNbdFlushTimeouts = 3;
+/// A namespace whose server is gone is Not Ready after this long; until then its commands wait.
+inline constexpr std::chrono::seconds kNbdPatience{20};
+/// From then on a command waits this long for the same answer: hosts that repeat it at once do not
+/// spin, and Linux's has not used up its five repetitions in a millisecond.
+inline constexpr std::chrono::seconds kNbdNotReadyPace{1};
+/// Writes that may be under way in the server are repeated this long after the connection's end:
+/// where the server ended it, and where nothing was heard of it (the CQT that hosts assume).
+inline constexpr std::chrono::seconds kNbdQuiesceClosed{1};
+inline constexpr std::chrono::seconds kNbdQuiesceSilent{10};
+/// Between attempts to connect again: doubling, from the first to the last of these.
+inline constexpr std::chrono::milliseconds kNbdRetryFirst{100};
+inline constexpr std::chrono::milliseconds kNbdRetryLast{5000};
+/// How often times are looked at, while there is anything to look at.
+inline constexpr std::chrono::milliseconds kNbdTick{100};
+/// Zeroes are asked for in pieces of this size: a server writes as much in a second or so.
+inline constexpr std::uint64_t kNbdZeroBytesMax = 64 * 1024 * 1024;
+/// And written in pieces of this size, where a server has no command for them.
+inline constexpr std::uint64_t kNbdZeroBufferBytes = 128 * 1024;
+/// NBD namespaces that are being opened at the same time.
+inline constexpr std::size_t kNbdOpeningMax = 64;
+
 }  // namespace nvmf::controller

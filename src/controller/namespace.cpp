@@ -53,6 +53,7 @@ std::vector<std::uint32_t> block_sizes(const Namespace& ns) {
   // A disk of the caller's may have blocks of its own kind: those stay.
   if (ns.block_bytes != 512 && ns.block_bytes != 4096) return {ns.block_bytes};
   if (ns.disk->size_bytes() % 4096 != 0) return {512};
+  if (ns.disk->block_bytes_min() > 512) return {4096};
   return {512, 4096};
 }
 
@@ -66,6 +67,13 @@ nvme::Uuid NamespaceMaker::fresh_id() {
 
 Result<std::unique_ptr<Disk>> NamespaceMaker::open(const NamespaceConfig& wanted) {
   switch (wanted.kind) {
+    case NamespaceConfig::Kind::nbd:
+      if (wanted.factory == nullptr) {
+        return fail(fmt::format("The NBD namespace {} was not opened before it was to be used",
+                                wanted.path),
+                    EINVAL);
+      }
+      return (*wanted.factory)();
     case NamespaceConfig::Kind::custom:
       if (wanted.factory == nullptr || !*wanted.factory) {
         return fail("A custom namespace needs a factory for its disk", EINVAL);
@@ -118,6 +126,11 @@ Result<std::unique_ptr<Namespace>> NamespaceMaker::make(const NamespaceConfig& w
     made->nguid = stable_bytes(nvme::format_uuid(*wanted.uuid), kNguidSalt);
   } else if (wanted.kind == NamespaceConfig::Kind::file) {
     const std::string identity = file_identity(wanted.path) + '@' + subnqn;
+    made->uuid = as_uuid(stable_bytes(identity, kUuidSalt), 8);
+    made->nguid = stable_bytes(identity, kNguidSalt);
+  } else if (wanted.kind == NamespaceConfig::Kind::nbd) {
+    // Whoever serves it is taken at their word that it is always the same disk.
+    const std::string identity = wanted.path + '@' + subnqn;
     made->uuid = as_uuid(stable_bytes(identity, kUuidSalt), 8);
     made->nguid = stable_bytes(identity, kNguidSalt);
   } else {

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
+#include "controller/nbd_link.h"
+
 namespace nvmf::controller {
 namespace {
 
@@ -40,6 +44,50 @@ TEST(Config, ReadsNamespaces) {
     ASSERT_FALSE(refused) << text;
     EXPECT_FALSE(refused.error().message.empty());
   }
+}
+
+TEST(Config, ReadsNbdNamespaces) {
+  for (const char* uri : {"nbd://host/", "nbd://[::1]:10809/a,b", "nbds://user@host:1/x",
+                          "nbd+unix:///e?socket=/a,b=c", "nbds+unix://me@/?socket=s&tls-psk-file=k",
+                          "nbd+vsock://2:10809/"}) {
+    const auto plain = NamespaceConfig::parse(std::string("nbd:") + uri);
+    ASSERT_TRUE(plain) << uri << ": " << plain.error().message;
+    EXPECT_EQ(plain->kind, NamespaceConfig::Kind::nbd);
+    EXPECT_EQ(plain->path, uri);
+    EXPECT_FALSE(plain->block_given);
+    EXPECT_EQ(NamespaceConfig::parse(uri).value(), *plain) << "a URI alone is good, too";
+    const auto more =
+        NamespaceConfig::parse(std::string("nbd:") + uri + ",timeout=30,unflushed=fail,block=4096");
+    ASSERT_TRUE(more) << uri;
+    EXPECT_EQ(more->path, uri);
+    EXPECT_EQ(more->timeout_seconds, 30u);
+    EXPECT_TRUE(more->fail_unflushed);
+    EXPECT_TRUE(more->block_given);
+  }
+  for (const char* text :
+       {"nbd:", "nbd", "nbd:http://host/", "nbd://[::1/", "nbd://host:0/", "nbd://host:65536/",
+        "nbd://host:1x/", "nbd://host/%zz", "nbd://host/%00", "nbd://host/%4", "nbd+unix:///e",
+        "nbd://h/,timeout=0", "nbd://h/,timeout=3601", "nbd://h/,unflushed=lose",
+        "nbd://h/,cache=volatile", "nbd+tcp://host/"}) {
+    const auto refused = NamespaceConfig::parse(text);
+    ASSERT_FALSE(refused) << text;
+    EXPECT_FALSE(refused.error().message.empty());
+  }
+  EXPECT_EQ(NamespaceConfig::parse("file:/a,timeout=5")->path, "/a,timeout=5");
+}
+
+TEST(Config, TakesNbdUrisApart) {
+  const auto uri = NbdUri::parse("nbds://me@[fe80::1]:4711/a%20b%2F?x=y/z");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->host, "fe80::1");
+  EXPECT_EQ(uri->port, 4711);
+  EXPECT_EQ(uri->export_name, "a b/");
+  EXPECT_TRUE(uri->tls);
+  const auto shortest = NbdUri::parse("nbd://");
+  ASSERT_TRUE(shortest);
+  EXPECT_EQ(shortest->host, "localhost");
+  EXPECT_EQ(shortest->port, 10809);
+  EXPECT_TRUE(NbdUri::parse("nbd+unix://host/e?socket=s")->host.empty());
 }
 
 TEST(Config, ChecksLimits) {
