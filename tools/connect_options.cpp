@@ -31,8 +31,9 @@ constexpr const char* kFooter =
 
 /// Options that are this connection's alone, and not those of others that it makes.
 constexpr std::initializer_list<std::string_view> kOwnOptions = {
-    "transport", "traddr",      "trsvcid",  "nqn",        "nbd", "name",    "discovery",
-    "pcap",      "connect-all", "referred", "foreground", "run", "verbose", "output-format"};
+    "transport",   "traddr", "trsvcid",   "nqn",          "nbd",         "fuse",
+    "allow-other", "name",   "discovery", "pcap",         "connect-all", "referred",
+    "foreground",  "run",    "verbose",   "output-format"};
 
 void add_discovery_options(CLI::App& app, ConnectOptions& options) {
   constexpr const char* kGroup = "With a discovery controller";
@@ -55,6 +56,13 @@ void add_local_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
                  "in the runtime directory)")
       ->type_name("WHERE")
       ->allow_extra_args(false);
+  app.add_option("--fuse", options.fuse,
+                 "Mount a file system on this empty directory, with a file for each namespace")
+      ->type_name("DIR")
+      ->check(not_empty);
+  app.add_flag("--allow-other", options.allow_other,
+               "With --fuse: let others in than the user who mounts, root for one (wants "
+               "user_allow_other in /etc/fuse.conf)");
   app.add_option("--name", options.params.name, "Name of the connection (default nvmf0, nvmf1, …)")
       ->type_name("NAME")
       ->check(not_empty);
@@ -91,9 +99,16 @@ void check_discovery(const ConnectOptions& options) {
     }
     return;
   }
-  if (!options.nbd.empty() || !options.run.empty()) {
-    wrong("a discovery controller has no namespaces to serve: leave --nbd and --run out");
+  if (!options.nbd.empty() || !options.fuse.empty() || !options.run.empty()) {
+    wrong("a discovery controller has no namespaces to serve: leave --nbd, --fuse and --run out");
   }
+}
+
+/// As it is to be shown, too: absolute, and with no slash at its end.
+std::string mount_point(const std::string& text) {
+  std::string path = std::filesystem::absolute(text).lexically_normal().string();
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
 }
 
 Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
@@ -107,6 +122,8 @@ Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
   }
   if (auto taken = take_words(words, options); !taken) return taken;
   check_discovery(options);
+  if (options.allow_other && options.fuse.empty()) wrong("--allow-other is about --fuse DIR");
+  if (!options.fuse.empty()) options.fuse = mount_point(options.fuse);
   options.foreground = options.foreground || !options.run.empty();
   if (!options.pcap.empty()) options.pcap = std::filesystem::absolute(options.pcap).string();
   return {};

@@ -13,6 +13,8 @@ namespace nvmf::tools {
 struct ConnectOptions {
   host::ConnectParams params;            // checked; `name` may be empty, hostnqn and hostid are not
   std::vector<transport::Endpoint> nbd;  // empty: a unix socket in the runtime directory
+  std::string fuse;                      // absolute; empty: none
+  bool allow_other = false;              // with `fuse`
   std::string pcap;                      // absolute; empty: none
   std::string run;                       // empty: none
   bool foreground = false;               // also with `run`

@@ -188,12 +188,22 @@ Result<void> Connection::make_faces_of_all() {
                          .runtime = runtime_,
                          .name = claim_.name(),
                          .loops = all_loops(pool_),
-                         .grace = kServeGrace};
+                         .grace = kServeGrace,
+                         .on_gone = [this](const std::string& how) { face_gone(how); }};
   // Only reactors that have a queue serve clients.
   context.loops.resize(subsystem_->reactors());
   faces_ = std::make_unique<Faces>(make_faces(context));
   for (const auto& ns : subsystem_->namespaces()) faces_->attached(disk(*ns));
   return {};
+}
+
+/// With the last face, what the connection was for has gone.
+void Connection::face_gone(const std::string& how) {
+  if (faces_->serving()) {
+    log(LogLevel::info, how);
+  } else {
+    ask_end(how);
+  }
 }
 
 frontends::Disk Connection::disk(const host::Namespace& ns) {

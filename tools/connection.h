@@ -59,6 +59,7 @@ class Connection final : public host::SubsystemEvents {
   Result<void> record_live();
   Result<void> make_faces_of_all();
   [[nodiscard]] frontends::Disk disk(const host::Namespace& ns);
+  void face_gone(const std::string& how);
   void serving(const Result<void>& started);
   void announce();
   [[nodiscard]] std::string discovery_uri() const;

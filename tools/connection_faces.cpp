@@ -1,8 +1,10 @@
 #include "connection_faces.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "face_fuse.h"
 #include "face_nbd.h"
 #include "tool_places.h"
 
@@ -12,6 +14,7 @@ using nlohmann::json;
 
 std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context) {
   std::vector<std::unique_ptr<Face>> faces;
+  if (!context.options.fuse.empty()) faces.push_back(make_fuse_face(context));
   // NBD needs nothing of the system, so it is there if nothing else was asked for.
   if (!context.options.nbd.empty() || faces.empty()) faces.push_back(make_nbd_face(context));
   return faces;
@@ -57,6 +60,10 @@ void Faces::stop(std::function<void()> on_stopped) {
 
 void Faces::hurry() {
   for (const auto& face : faces_) face->frontend().hurry();
+}
+
+bool Faces::serving() const {
+  return std::ranges::any_of(faces_, [](const auto& face) { return face->serving(); });
 }
 
 void Faces::add_places(json& to, const host::BlockInfo& ns) const {

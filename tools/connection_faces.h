@@ -28,6 +28,8 @@ struct FaceContext {
   std::vector<transport::Loop*> loops;
   /// How long requests that are under way may take once stop() was called.
   Duration grace{};
+  /// To be called, not inside a call of the face's, when somebody outside has ended one: says how.
+  std::function<void(const std::string&)> on_gone;
 };
 
 /// A frontend, and what this program has to know of it beside that. Destroyed after its frontend
@@ -49,6 +51,8 @@ class Face {
   /// For the environment of --run's command; `first` is the first namespace.
   [[nodiscard]] virtual std::map<std::string, std::string> variables(
       const host::BlockInfo& first) const = 0;
+  /// Not so: it was ended from outside.
+  [[nodiscard]] virtual bool serving() const { return true; }
   /// Adds what there is to tell of it to the answer of the verb "status".
   virtual void describe(nlohmann::json& /*status*/) const {}
   /// The process ends at once, by force: removes what would stay behind. Calls that return at once
@@ -72,6 +76,8 @@ class Faces {
   /// Once: stops all at the same time. `on_stopped` follows, not inside.
   void stop(std::function<void()> on_stopped);
   void hurry();
+  /// At least one is.
+  [[nodiscard]] bool serving() const;
 
   /// Adds "uris" (always), and what other kinds of places there are, to what is told of `ns`.
   void add_places(nlohmann::json& to, const host::BlockInfo& ns) const;

@@ -4,6 +4,8 @@
 usage: readme_test.py --bin FOLDER README
 """
 import argparse
+import os
+import re
 import sys
 
 import examples
@@ -17,7 +19,12 @@ def main():
     with open(options.readme) as readme:
         marked = readme.read().split("readme_test.py")[1:]
     passed = failed = 0
-    for block in (text.split("```\n", 2)[1] for text in marked):
+    for text in marked:
+        needed = re.match(r"[^\n]*where there is (\S+)", text)
+        if needed and not os.path.exists(needed[1]):
+            print(f"not run without {needed[1]}")
+            continue
+        block = text.split("```\n", 2)[1]
         counts = examples.run_all(options.bin, examples.steps(block.splitlines()))
         passed, failed = passed + counts[0], failed + counts[1]
     print(f"{passed} passed, {failed} failed")

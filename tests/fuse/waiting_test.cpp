@@ -1,0 +1,208 @@
+// Requests that wait, and who does not: interrupts, limits, namespaces that change, the end.
+#include <gtest/gtest.h>
+
+#include "fixture.h"
+#include "frontends/fuse/limits.h"
+#include "frontends/fuse/slots.h"
+
+namespace nvmf::fuse::test {
+namespace {
+
+using frontends::DiskState;
+
+TEST_F(FileSystemTest, AnswersAnInterruptAtOnceWhenTheTargetIsLost) {
+  mount();
+  disk_.hang = true;
+  const auto read = kernel_->send_read(kDisk1, 0, 4096);
+  const auto other = kernel_->send_read(kDisk1, 4096, 4096);
+  ASSERT_TRUE(hangs(2));
+  on_control([this] { file_system_->changed(live(DiskState::waiting)); });
+  settle();
+  kernel_->interrupt(read);
+  EXPECT_EQ(kernel_->wait(read).value_or(Answer{}).error, EINTR);
+  EXPECT_EQ(disk_.abandoned, 1);
+  EXPECT_EQ(kernel_->getattr(kDisk1).error, 0) << "nobody else waits";
+  let_go();  // and no second answer, which FakeKernel would not have
+  EXPECT_EQ(kernel_->wait(other).value_or(Answer{.error = 1}).data.size(), 4096u);
+}
+
+TEST_F(FileSystemTest, AnswersAnInterruptThatCameBeforeTheLoss) {
+  mount();
+  disk_.hang = true;
+  const auto write = kernel_->send_write(kDisk1, 0, pattern(100'000, 1));
+  ASSERT_TRUE(hangs(1));
+  kernel_->interrupt(write);
+  on_control([this] { file_system_->changed(live(DiskState::failing)); });
+  EXPECT_EQ(kernel_->wait(write).value_or(Answer{}).error, EINTR);
+}
+
+TEST_F(FileSystemTest, LetsARequestFinishThatIsNearlyDone) {
+  mount();
+  disk_.hang = true;
+  const auto soon = kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  kernel_->interrupt(soon);
+  EXPECT_EQ(kernel_->getattr(kDisk1).error, 0);
+  let_go();
+  EXPECT_EQ(kernel_->wait(soon).value_or(Answer{.error = 1}).error, 0);
+  disk_.hang = true;
+  const auto never = kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  const auto start = std::chrono::steady_clock::now();
+  kernel_->interrupt(never);
+  EXPECT_EQ(kernel_->wait(never).value_or(Answer{}).error, EINTR);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, kInterruptPatience - 10ms);
+}
+
+TEST_F(FileSystemTest, ReadsNoMoreThanItHasRoomFor) {
+  mount(38, 1);
+  disk_.hang = true;
+  std::vector<std::uint64_t> reads;
+  const std::size_t more = kSmallMax + 20;
+  for (std::size_t i = 0; i < more; ++i) reads.push_back(kernel_->send_read(kDisk1, i * 512, 512));
+  ASSERT_TRUE(hangs(kSmallMax));
+  on_control([] {});
+  EXPECT_EQ(disk_.hanging, static_cast<int>(kSmallMax));
+  let_go();
+  for (const auto read : reads) {
+    EXPECT_EQ(kernel_->wait(read).value_or(Answer{.error = 1}).data.size(), 512u);
+  }
+}
+
+TEST_F(FileSystemTest, KeepsLargeWritesWhereTheyAreUntilTheyAreDone) {
+  mount(38, 1);
+  disk_.hang = true;
+  std::vector<std::uint64_t> writes;
+  // As much as goes through a socket, and all the large buffers that there are.
+  const auto most = static_cast<unsigned>(slot_counts(1)[2]);
+  for (unsigned i = 0; i < most; ++i) {
+    writes.push_back(kernel_->send_write(kDisk1, i * 150'000, pattern(150'000, i)));
+    ASSERT_TRUE(hangs(static_cast<int>(i + 1)));
+  }
+  let_go();
+  for (unsigned i = 0; i < writes.size(); ++i) {
+    EXPECT_EQ(kernel_->wait(writes[i]).value_or(Answer{.error = 1}).error, 0);
+    const Bytes expected = pattern(150'000, i);
+    EXPECT_EQ(std::memcmp(disk_.bytes.data() + i * 150'000, expected.data(), expected.size()), 0);
+  }
+}
+
+TEST_F(FileSystemTest, ShowsAtOnceWhatHasChanged) {
+  mount();
+  on_every_loop([](MemoryDevice& device) { device.change().size_bytes = kDiskBytes / 2; });
+  on_control([this] { file_system_->changed(live()); });
+  EXPECT_EQ(kernel_->wait_for_notice(), kDisk1);
+  EXPECT_EQ(kernel_->getattr(kDisk1).as<fuse_attr_out>().attr.size, kDiskBytes / 2);
+  EXPECT_EQ(kernel_->read(kDisk1, kDiskBytes / 2, 512).data.size(), 0u);
+
+  on_every_loop([](MemoryDevice& device) { device.change().read_only = true; });
+  on_control([this] { file_system_->changed(live()); });
+  settle();
+  EXPECT_EQ(kernel_->getattr(kDisk1).as<fuse_attr_out>().attr.mode, S_IFREG | 0400u);
+  EXPECT_EQ(kernel_->open(kDisk1, O_WRONLY).error, EROFS);
+  EXPECT_EQ(kernel_->open(kDisk1, O_RDONLY).error, 0);
+
+  on_control([this] { file_system_->detached(1); });
+  settle();
+  EXPECT_EQ(kernel_->lookup(kRootInode, "nvmf0n1").error, ENOENT);
+  EXPECT_EQ(kernel_->open(kDisk1, O_RDONLY).error, ENOENT);
+  EXPECT_EQ(kernel_->getattr(kDisk1).error, 0) << "who has it open keeps it";
+  disk_.fail = EIO;
+  EXPECT_EQ(kernel_->read(kDisk1, 0, 512).error, EIO);
+  disk_.fail = 0;
+  on_control([this] { file_system_->attached(live()); });
+  settle();
+  EXPECT_EQ(kernel_->lookup(kRootInode, "nvmf0n1").as<fuse_entry_out>().nodeid, kDisk1);
+  EXPECT_EQ(kernel_->read(kDisk1, 0, 512).data.size(), 512u);
+}
+
+TEST_F(FileSystemTest, ReadsWhatIsLeftWhenTheNamespaceShrinksMeanwhile) {
+  mount();
+  disk_.hang = true;
+  const auto half = kernel_->send_read(kDisk1, kDiskBytes / 2 - 512, 1024);
+  const auto none = kernel_->send_read(kDisk1, kDiskBytes / 2, 1024);
+  ASSERT_TRUE(hangs(2));
+  on_every_loop([](MemoryDevice& device) { device.change().size_bytes = kDiskBytes / 2; });
+  let_go();
+  EXPECT_EQ(kernel_->wait(half).value_or(Answer{.error = 1}).data.size(), 512u);
+  const Answer end = kernel_->wait(none).value_or(Answer{.error = 1});
+  EXPECT_EQ(end.error, 0);
+  EXPECT_EQ(end.data.size(), 0u);
+}
+
+TEST_F(FileSystemTest, SaysWhatFailed) {
+  mount();
+  for (const auto& [from, to] : {std::pair{EIO, EIO},
+                                 {ENOSPC, ENOSPC},
+                                 {EPERM, EPERM},
+                                 {ENOTSUP, EOPNOTSUPP},
+                                 {ESHUTDOWN, EIO},
+                                 {ECANCELED, EIO}}) {
+    disk_.fail = from;
+    EXPECT_EQ(kernel_->write(kDisk1, 0, pattern(512, 1)).error, to);
+  }
+}
+
+TEST_F(FileSystemTest, EndsWhatWaitsWhenTheGraceIsOver) {
+  options_.grace = 50ms;
+  mount();
+  disk_.hang = true;
+  const auto read = kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  begin_stop();
+  EXPECT_EQ(kernel_->wait(read).value_or(Answer{}).error, EIO);
+  // The memory is the device's until it is done.
+  EXPECT_EQ(stopping_.wait_for(100ms), std::future_status::timeout);
+  let_go();
+  EXPECT_EQ(stopping_.wait_for(20s), std::future_status::ready);
+}
+
+TEST_F(FileSystemTest, FinishesWhatItCanBeforeItEnds) {
+  mount();
+  disk_.hang = true;
+  const auto write = kernel_->send_write(kDisk1, 0, pattern(4096, 3));
+  ASSERT_TRUE(hangs(1));
+  begin_stop();
+  let_go();
+  EXPECT_EQ(kernel_->wait(write).value_or(Answer{.error = 1}).error, 0);
+  EXPECT_EQ(stopping_.wait_for(20s), std::future_status::ready);
+}
+
+TEST_F(FileSystemTest, WaitsForNothingInAHurry) {
+  mount();
+  disk_.hang = true;
+  const auto read = kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  on_control([this] { file_system_->hurry(); });
+  EXPECT_EQ(kernel_->wait(read).value_or(Answer{}).error, EIO);
+  EXPECT_EQ(kernel_->read(kDisk1, 0, 4096).error, EIO) << "nor for what comes after";
+}
+
+TEST_F(FileSystemTest, NoticesThatItWasUnmounted) {
+  mount();
+  disk_.hang = true;
+  kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  kernel_->unmount();
+  EXPECT_EQ(unmounted_.get_future().wait_for(20s), std::future_status::ready);
+}
+
+TEST_F(FileSystemTest, StopsThoughItWasNeverMounted) {
+  pool_ = std::move(*io::ReactorPool::make(1));
+  FileSystem never({&pool_->at(0)}, {});
+  bool stopped = false;
+  pool_->at(0).post([&] {
+    never.hurry();
+    never.stop([&] {
+      stopped = true;
+      pool_->stop();
+    });
+    EXPECT_FALSE(stopped);
+  });
+  ASSERT_TRUE(pool_->run().has_value());
+  pool_->join();
+  EXPECT_TRUE(stopped);
+}
+
+}  // namespace
+}  // namespace nvmf::fuse::test
