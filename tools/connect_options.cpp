@@ -4,10 +4,12 @@
 #include <sys/un.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <filesystem>
 
 #include "connect_words.h"
 #include "control/runtime_dir.h"
+#include "frontends/nbd/kernel_sysfs.h"
 #include "nvme/address.h"
 #include "tool_program.h"
 #include "tool_usage.h"
@@ -31,9 +33,9 @@ constexpr const char* kFooter =
 
 /// Options that are this connection's alone, and not those of others that it makes.
 constexpr std::initializer_list<std::string_view> kOwnOptions = {
-    "transport",   "traddr", "trsvcid",   "nqn",          "nbd",         "fuse",
-    "allow-other", "name",   "discovery", "pcap",         "connect-all", "referred",
-    "foreground",  "run",    "verbose",   "output-format"};
+    "transport", "traddr",      "trsvcid", "nqn",       "nbd",          "nbd-device",
+    "fuse",      "allow-other", "name",    "discovery", "pcap",         "connect-all",
+    "referred",  "foreground",  "run",     "verbose",   "output-format"};
 
 void add_discovery_options(CLI::App& app, ConnectOptions& options) {
   constexpr const char* kGroup = "With a discovery controller";
@@ -63,6 +65,10 @@ void add_local_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
   app.add_flag("--allow-other", options.allow_other,
                "With --fuse: let others in than the user who mounts, root for one (wants "
                "user_allow_other in /etc/fuse.conf)");
+  app.add_option("--nbd-device", words.nbd_device,
+                 "Make block devices of the kernel, as root: auto takes any that are free, "
+                 "/dev/nbdN is for the first namespace and those behind it for the others")
+      ->type_name("auto|/dev/nbdN");
   app.add_option("--name", options.params.name, "Name of the connection (default nvmf0, nvmf1, …)")
       ->type_name("NAME")
       ->check(not_empty);
@@ -99,8 +105,10 @@ void check_discovery(const ConnectOptions& options) {
     }
     return;
   }
-  if (!options.nbd.empty() || !options.fuse.empty() || !options.run.empty()) {
-    wrong("a discovery controller has no namespaces to serve: leave --nbd, --fuse and --run out");
+  if (!options.nbd.empty() || !options.fuse.empty() || options.nbd_device || !options.run.empty()) {
+    wrong(
+        "a discovery controller has no namespaces to serve: leave --nbd, --nbd-device, --fuse and "
+        "--run out");
   }
 }
 
@@ -117,6 +125,11 @@ Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
     if (!endpoint) wrong(endpoint.error().message);
     options.nbd.push_back(std::move(*endpoint));
   }
+  if (words.nbd_device) {
+    auto device = parse_nbd_device(*words.nbd_device);
+    if (!device) wrong(device.error().message);
+    options.nbd_device = *device;
+  }
   if (!options.params.name.empty()) {
     if (auto good = control::check_name(options.params.name); !good) wrong(good.error().message);
   }
@@ -130,6 +143,24 @@ Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
 }
 
 }  // namespace
+
+Result<NbdDeviceOption> parse_nbd_device(const std::string& text) {
+  if (text == "auto") return NbdDeviceOption{};
+  constexpr std::string_view kPrefix = "/dev/nbd";
+  std::uint32_t index = 0;
+  const std::string_view digits = text.starts_with(kPrefix)
+                                      ? std::string_view(text).substr(kPrefix.size())
+                                      : std::string_view();
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+  if (digits.empty() || error != std::errc() || end != digits.data() + digits.size() ||
+      index >= nbd::kKernelDevicesMax) {
+    return fail(fmt::format("\"{}\" is no NBD device of the kernel: give auto, or /dev/nbdN with N "
+                            "up to {}",
+                            text, nbd::kKernelDevicesMax - 1),
+                EINVAL);
+  }
+  return NbdDeviceOption{index};
+}
 
 Result<transport::Endpoint> parse_nbd_endpoint(const std::string& text) {
   transport::Endpoint endpoint;

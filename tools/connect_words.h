@@ -21,6 +21,7 @@ namespace nvmf::tools {
 struct ConnectWords {
   std::string uri, transport, traddr, trsvcid, nqn, hostnqn, hostid;
   std::vector<std::string> nbd;
+  std::optional<std::string> nbd_device;
   std::optional<std::uint32_t> nr_io_queues, nr_write_queues, nr_poll_queues;
   std::optional<std::uint32_t> keep_alive_seconds;
   TimerWords timers;

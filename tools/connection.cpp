@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "face_kernel.h"
 #include "host/events.h"
 #include "host/fence_time.h"
 #include "host/log.h"
@@ -147,6 +148,12 @@ Result<void> Connection::record_live() {
   // Who does without the fence decides that for this connection, not for the next.
   host::ConnectParams fenced = options_.params;
   fenced.fence = true;
+  writes_held_at_most_ = host::silence_bound(facts, options_.params);
+  if (options_.params.hold_writes == control::kForEver) {
+    writes_held_at_most_.reset();
+  } else if (writes_held_at_most_) {
+    writes_held_at_most_ = std::max(*writes_held_at_most_, options_.params.hold_writes);
+  }
   return crash_record_.went_live(facts, host::silence_bound(facts, fenced));
 }
 
@@ -189,7 +196,9 @@ Result<void> Connection::make_faces_of_all() {
                          .name = claim_.name(),
                          .loops = all_loops(pool_),
                          .grace = kServeGrace,
-                         .on_gone = [this](const std::string& how) { face_gone(how); }};
+                         .on_gone = [this](const std::string& how) { face_gone(how); },
+                         .identity = [this](std::uint32_t nsid) { return identity(nsid); },
+                         .writes_held_at_most = writes_held_at_most_};
   // Only reactors that have a queue serve clients.
   context.loops.resize(subsystem_->reactors());
   faces_ = std::make_unique<Faces>(make_faces(context));
@@ -204,6 +213,13 @@ void Connection::face_gone(const std::string& how) {
   } else {
     ask_end(how);
   }
+}
+
+std::string Connection::identity(std::uint32_t nsid) const {
+  for (const auto& ns : subsystem_->namespaces()) {
+    if (ns->info.nsid == nsid) return kernel_identity(*ns);
+  }
+  return {};
 }
 
 frontends::Disk Connection::disk(const host::Namespace& ns) {

@@ -58,6 +58,7 @@ class Connection final : public host::SubsystemEvents {
   // Up.
   Result<void> record_live();
   Result<void> make_faces_of_all();
+  [[nodiscard]] std::string identity(std::uint32_t nsid) const;
   [[nodiscard]] frontends::Disk disk(const host::Namespace& ns);
   void face_gone(const std::string& how);
   void serving(const Result<void>& started);
@@ -114,7 +115,8 @@ class Connection final : public host::SubsystemEvents {
   State state_ = State::connecting;
   std::unique_ptr<nlohmann::json> controller_;  // what the last live association told of it
   Instant live_at_{};
-  std::uint64_t lives_ = 0;  // associations that went live
+  std::optional<Duration> writes_held_at_most_;  // as FaceContext has it
+  std::uint64_t lives_ = 0;                      // associations that went live
   int exit_status_ = 0;
   bool lost_ = false;
   bool serving_stopped_ = false;     // stop_serving() was called

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "face_fuse.h"
+#include "face_kernel.h"
 #include "face_nbd.h"
 #include "tool_places.h"
 
@@ -15,6 +16,7 @@ using nlohmann::json;
 std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context) {
   std::vector<std::unique_ptr<Face>> faces;
   if (!context.options.fuse.empty()) faces.push_back(make_fuse_face(context));
+  if (context.options.nbd_device) faces.push_back(make_kernel_face(context));
   // NBD needs nothing of the system, so it is there if nothing else was asked for.
   if (!context.options.nbd.empty() || faces.empty()) faces.push_back(make_nbd_face(context));
   return faces;

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,11 @@ struct FaceContext {
   Duration grace{};
   /// To be called, not inside a call of the face's, when somebody outside has ended one: says how.
   std::function<void(const std::string&)> on_gone;
+  /// What a namespace that is served is known by: the same in every process that serves the same
+  /// disk, now and later, and nothing else's.
+  std::function<std::string(std::uint32_t nsid)> identity = {};
+  /// How long writes may be held, at the start or after a loss; nothing: for ever.
+  std::optional<Duration> writes_held_at_most = {};
 };
 
 /// A frontend, and what this program has to know of it beside that. Destroyed after its frontend

@@ -17,6 +17,7 @@
 #include "host/log.h"
 #include "io/reactor_pool.h"
 #include "io/signals.h"
+#include "memory_pressure.h"
 #include "tool_background.h"
 #include "tool_log.h"
 #include "tool_program.h"
@@ -122,6 +123,12 @@ Result<int> serve(ConnectOptions options, Reporter& reporter) {
   for (const std::string& note : options.notes) reporter.complain(note);
   take_inheritance(inherited, options.params, crash_record, reporter);
 
+  if (options.nbd_device) {
+    for (const std::string& sentence : guard_against_memory_pressure()) {
+      host::log(host::LogLevel::warning, sentence);
+      if (reporter.background()) reporter.complain("note: " + sentence);
+    }
+  }
   auto pool = io::ReactorPool::make(std::max(options.params.nr_io_queues, 1u));
   if (!pool) return std::unexpected(pool.error());
   Connection connection(std::move(options), *runtime, *claim, crash_record, **pool, reporter);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "memory_pressure.h"
 #include "tool_program.h"
 
 namespace nvmf::tools {
@@ -84,12 +85,14 @@ Result<std::unique_ptr<ChildProgram>> ChildProgram::start(transport::Loop& loop,
   std::vector<char*> argv;
   for (std::string& word : all) argv.push_back(word.data());
   argv.push_back(nullptr);
+  const UnguardedChildren unguarded;
   const int code = ::posix_spawnp(&child->pid_, path.c_str(), &settings.actions,
                                   &settings.attributes, argv.data(), environ);
   if (code != 0) {
     child->pid_ = 0;
     return fail(fmt::format("cannot run {}: {}", path, std::strerror(code)), code);
   }
+  unguarded.started(child->pid_);
   if (auto watched = child->watch_all(loop); !watched) return std::unexpected(watched.error());
   return child;
 }

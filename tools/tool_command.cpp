@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "memory_pressure.h"
 #include "tool_program.h"
 
 namespace nvmf::tools {
@@ -75,12 +76,14 @@ Result<std::unique_ptr<Command>> Command::start(transport::Loop& loop, const std
   for (std::string& entry : env) envp.push_back(entry.data());
   argv.push_back(nullptr);
   envp.push_back(nullptr);
+  const UnguardedChildren unguarded;
   const int code = ::posix_spawn(&command->pid_, "/bin/sh", &settings.actions, &settings.attributes,
                                  argv.data(), envp.data());
   if (code != 0) {
     command->pid_ = 0;
     return fail(fmt::format("cannot run the command: {}", std::strerror(code)), code);
   }
+  unguarded.started(command->pid_);
   command->group_ = command->pid_;
   auto process = open_process(command->pid_);
   if (!process) return std::unexpected(process.error());

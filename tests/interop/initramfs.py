@@ -1,6 +1,6 @@
 """The root file systems of the test machines: busybox, the kernel modules of a role, nvme-cli and
-for the `host` role file system tools, with the libraries that they need. Kept in the kernel
-cache under a name made from their content, so that a second boot builds nothing."""
+for the `host` and `disk` roles file system tools, with the libraries that they need. Kept in the
+kernel cache under a name made from their content, so that a second boot builds nothing."""
 
 import glob
 import hashlib
@@ -19,12 +19,14 @@ MODULES = {
     "target": MODULES_ALWAYS + ["configfs", "loop", "null_blk nr_devices=0", "nvmet", "nvmet_tcp",
                                 "nvme_fabrics", "nvme_tcp"],
     "host": MODULES_ALWAYS + ["nvme_fabrics", "nvme_tcp", "nbd nbds_max=4", "ext4"],
+    "disk": MODULES_ALWAYS + ["nbd nbds_max=4", "ext4", "xfs"],
 }
 PROGRAMS = {
     "target": ["nvme"],  # the kernel's own host, beside ours, by loopback
     "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client"],
+    "disk": ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "nbd-client", "fio"],
 }
-CONFIG_FILES = {"target": [], "host": ["/etc/mke2fs.conf"]}
+CONFIG_FILES = {"target": [], "host": ["/etc/mke2fs.conf"], "disk": ["/etc/mke2fs.conf"]}
 KEPT_PER_ROLE = 4
 
 

@@ -1,0 +1,340 @@
+#include "frontends/nbd/kernel_devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "nvme/check.h"
+
+namespace nvmf::nbd {
+
+KernelDevices::KernelDevices(std::vector<transport::Loop*> loops, KernelDevicesOptions options)
+    : loops_(std::move(loops)),
+      options_(std::move(options)),
+      loop_(*loops_.front()),
+      arena_(options_.buffer_bytes, kClientsMax),
+      setup_(options_.system),
+      next_index_(options_.first_index),
+      grace_(loop_.timers(), [this] { stop_lanes(true); }) {
+  for (transport::Loop* loop : loops_) {
+    lanes_.push_back(std::make_unique<KernelLane>(
+        *loop, arena_,
+        [this](const KernelLane::Gone& how) { loop_.post([this, how] { gone(how); }); },
+        [this] { loop_.post([this] { lane_stopped(); }); }));
+  }
+}
+
+KernelDevices::~KernelDevices() = default;
+
+std::string KernelDevices::path(const Device& device) const {
+  return fmt::format("/dev/nbd{}", device.index);
+}
+
+void KernelDevices::tell(bool warning, const std::string& sentence) const {
+  if (options_.tell) options_.tell(warning, sentence);
+}
+
+/// On the worker; stop() waits for it.
+void KernelDevices::run(std::move_only_function<void()> job) {
+  ++jobs_;
+  worker_.run([this, job = std::move(job)]() mutable {
+    job();
+    post([this] {
+      --jobs_;
+      maybe_stopped();
+    });
+  });
+}
+
+/// From the worker, back to the control loop.
+void KernelDevices::post(std::move_only_function<void()> task) {
+  loop_.post(std::move(task));
+}
+
+void KernelDevices::start(std::function<void(Result<void>)> on_started) {
+  NVMF_CHECK(!started_);
+  started_ = true;
+  on_started_ = std::move(on_started);
+  starting_ = devices_.size();
+  for (auto& [nsid, device] : devices_) make(device);
+  if (starting_ == 0) std::exchange(on_started_, nullptr)({});
+}
+
+void KernelDevices::attached(const frontends::Disk& disk) {
+  Device& device = devices_[disk.info.nsid];
+  device.disk = disk;
+  device.detached = false;
+  if (device.backend.empty() && next_index_) device.wanted = (*next_index_)++;
+  device.backend = options_.backend(disk.info.nsid);
+  if (!started_ || stopping_) return;
+  if (device.state == State::serving) return update(device);
+  if (device.state == State::idle) make(device);
+}
+
+/// The first of all that are on the way to a start may be the one that cannot.
+void KernelDevices::one_started(Result<void> how) {
+  if (starting_ == 0) return;
+  --starting_;
+  if (!on_started_ || (how && starting_ != 0)) return;
+  serves_ = how.has_value();
+  std::exchange(on_started_, nullptr)(std::move(how));
+}
+
+void KernelDevices::make(Device& device) {
+  device.state = State::making;
+  device.given_up = false;
+  KernelOrder order = {.info = device.disk.info,
+                       .backend = device.backend,
+                       .index = device.wanted,
+                       .timeouts = options_.timeouts};
+  run([this, order = std::move(order)] {
+    auto result = std::make_shared<Result<KernelDevice>>(setup_.make(order));
+    post([this, nsid = order.info.nsid, result] { made(nsid, std::move(*result)); });
+  });
+}
+
+void KernelDevices::made(std::uint32_t nsid, Result<KernelDevice> result) {
+  Device& device = devices_.at(nsid);
+  if (!result) {
+    device.state = State::idle;
+    const Error why{fmt::format("{} gets no device of the kernel: {}", device.disk.info.name,
+                                result.error().message),
+                    result.error().code};
+    if (starting_ == 0) tell(true, why.message);
+    return one_started(std::unexpected(why));
+  }
+  device.state = State::serving;
+  ++device.life;
+  device.connections = 0;
+  device.index = result->index;
+  device.lock = std::move(result->lock);
+  device.timeouts = result->timeouts;
+  device.told_size_bytes = result->size_bytes;
+  device.told_read_only = result->read_only;
+  device.taken_over = result->taken_over;
+  device.missing = 0;
+  device.tries = 0;
+  for (io::UniqueFd& connection : result->connections) serve(device, std::move(connection));
+  if (device.taken_over) {
+    tell(false, fmt::format("{} goes on as {}, which a process had left behind",
+                            device.disk.info.name, path(device)));
+  }
+  if (stopping_) return leave(device, true);
+  if (device.detached) return leave(device, false);
+  update(device);
+  one_started({});
+}
+
+/// The reactors take turns.
+void KernelDevices::serve(Device& device, io::UniqueFd connection) {
+  ++device.connections;
+  const std::size_t at = device.next_lane++ % lanes_.size();
+  KernelLane& lane = *lanes_[at];
+  auto incoming =
+      options_.incoming(std::move(connection), fmt::format("the kernel's nbd{}", device.index));
+  lane.loop().post([&lane, incoming = std::move(incoming), bd = device.disk.devices[at],
+                    life = device.life, flags = server_flags(device.disk.info),
+                    answer_after = device.timeouts.answer_after]() mutable {
+    lane.add(std::move(incoming), *bd, life, flags, answer_after);
+  });
+}
+
+void KernelDevices::changed(const frontends::Disk& disk) {
+  const auto it = devices_.find(disk.info.nsid);
+  if (it == devices_.end()) return;
+  it->second.disk = disk;
+  if (it->second.state == State::serving && !stopping_) update(it->second);
+}
+
+/// Tells the kernel what is not as it was told.
+void KernelDevices::update(Device& device) {
+  const host::BlockInfo& info = device.disk.info;
+  if (device.given_up) return;
+  if (info.size_bytes != device.told_size_bytes) {
+    device.told_size_bytes = info.size_bytes;
+    run([this, index = device.index, backend = device.backend, bytes = info.size_bytes] {
+      if (auto done = setup_.resize(index, backend, bytes); !done) {
+        post([this, why = done.error().message] { tell(true, why); });
+      }
+    });
+  }
+  if (info.read_only != device.told_read_only) {
+    device.told_read_only = info.read_only;
+    run([this, index = device.index, read_only = info.read_only] {
+      if (auto done = options_.system.sysfs.set_read_only(index, read_only); !done) {
+        post([this, why = done.error().message] { tell(true, why); });
+      }
+    });
+  }
+}
+
+void KernelDevices::detached(std::uint32_t nsid) {
+  const auto it = devices_.find(nsid);
+  if (it == devices_.end()) return;
+  it->second.detached = true;
+  if (it->second.state == State::serving && !stopping_) leave(it->second, false);
+}
+
+/// A connection has ended, and was not the device's only one perhaps.
+void KernelDevices::gone(const KernelLane::Gone& how) {
+  Device& device = devices_.at(how.nsid);
+  if (how.dismissed) tell(true, how.reason.message);
+  if (how.life != device.life) return;
+  NVMF_CHECK(device.connections > 0);
+  --device.connections;
+  if (stopping_ || device.state != State::serving) return;
+  if (how.said_goodbye && !device.given_up) {
+    tell(true, fmt::format("somebody else has disconnected {}: {} is not served there any more",
+                           path(device), device.disk.info.name));
+    device.given_up = true;
+  }
+  if (device.given_up) {
+    if (device.connections == 0) give_up(device);
+    return;
+  }
+  ++device.missing;
+  replace(device);
+}
+
+void KernelDevices::give_up(Device& device) {
+  device.state = State::idle;
+  device.lock.reset();
+  device.missing = 0;
+}
+
+void KernelDevices::replace(Device& device) {
+  if (device.missing == 0 || device.replacing || device.given_up) return;
+  if (device.pause && device.pause->armed()) return;
+  device.replacing = true;
+  run([this, nsid = device.disk.info.nsid, index = device.index, backend = device.backend] {
+    auto result =
+        std::make_shared<Result<std::optional<io::UniqueFd>>>(setup_.reconnect(index, backend));
+    post([this, nsid, result] { replaced(nsid, std::move(*result)); });
+  });
+}
+
+void KernelDevices::replaced(std::uint32_t nsid, Result<std::optional<io::UniqueFd>> result) {
+  Device& device = devices_.at(nsid);
+  device.replacing = false;
+  if (stopping_ || device.state != State::serving) return;
+  if (!result) return try_again(device, result.error());
+  if (!*result) return try_again(device, Error{"the kernel takes no new connection", EAGAIN});
+  device.tries = 0;
+  --device.missing;
+  tell(true, fmt::format("the kernel had given up a connection of {}, and has got a new one",
+                         path(device)));
+  serve(device, std::move(**result));
+  replace(device);
+}
+
+void KernelDevices::try_again(Device& device, const Error& why) {
+  if (device.given_up) return;
+  if (++device.tries >= kReplaceTries) {
+    tell(true, fmt::format("{} has lost a connection for good: {}", path(device), why.message));
+    device.missing = 0;
+    device.tries = 0;
+    if (device.connections == 0) give_up(device);
+    return;
+  }
+  if (!device.pause) {
+    device.pause =
+        std::make_unique<transport::Timer>(loop_.timers(), [this, &device] { replace(device); });
+  }
+  device.pause->arm(loop_.now() + kReplacePause);
+}
+
+/// Disconnects the device; not if somebody has it open, unless `even_if_held`.
+void KernelDevices::leave(Device& device, bool even_if_held) {
+  device.state = State::leaving;
+  if (device.pause) device.pause->cancel();
+  // What a start that failed took over is somebody's who waits for better times.
+  const bool keep = stopping_ && device.taken_over && !serves_;
+  run([this, nsid = device.disk.info.nsid, name = device.disk.info.name, index = device.index, keep,
+       even_if_held] {
+    const std::vector<std::string> holders =
+        keep ? std::vector<std::string>{} : options_.system.sysfs.holders(index, kHoldersLimit);
+    const std::string held =
+        fmt::format("/dev/nbd{} is still held by {}", index, enumerate(holders));
+    bool disconnected = false;
+    std::string sentence;
+    if (keep) {
+      sentence =
+          fmt::format("/dev/nbd{} is left as it was found, for another process to serve", index);
+    } else if (!holders.empty() && !even_if_held) {
+      sentence = fmt::format("{}: {} has gone, and it sees errors until that is back", held, name);
+    } else {
+      if (!holders.empty()) {
+        sentence = fmt::format("{}: it is disconnected all the same, and they see errors", held);
+      }
+      auto done = setup_.disconnect(index);
+      disconnected = done.has_value();
+      if (!done) sentence = done.error().message;
+    }
+    post([this, nsid, disconnected, sentence = std::move(sentence)] {
+      if (!sentence.empty()) tell(true, sentence);
+      left(nsid, disconnected);
+    });
+  });
+}
+
+void KernelDevices::left(std::uint32_t nsid, bool disconnected) {
+  Device& device = devices_.at(nsid);
+  if (disconnected || stopping_) {
+    give_up(device);
+    // It came back while its device went.
+    if (!stopping_ && !device.detached) make(device);
+  } else {
+    device.state = State::serving;
+    if (!device.detached) update(device);
+  }
+}
+
+void KernelDevices::stop(std::move_only_function<void()> on_stopped) {
+  NVMF_CHECK(!stopping_);
+  on_started_ = nullptr;
+  on_stopped_ = std::move(on_stopped);
+  lanes_left_ = lanes_.size();
+  stopping_ = true;
+  starting_ = 0;
+  for (auto& [nsid, device] : devices_) {
+    if (device.state == State::serving) leave(device, true);
+  }
+  grace_.arm(loop_.now() + options_.grace);
+  // The kernel says goodbye to each connection; then there is nothing to wait for.
+  run([this] { post([this] { stop_lanes(false); }); });
+}
+
+void KernelDevices::hurry() {
+  if (stopping_) stop_lanes(true);
+}
+
+void KernelDevices::stop_lanes(bool now) {
+  if (!std::exchange(lanes_stopping_, true) || now) {
+    for (const auto& lane : lanes_) {
+      lane->loop().post([&l = *lane, now] { now ? l.cut() : l.stop(); });
+    }
+  }
+}
+
+void KernelDevices::lane_stopped() {
+  --lanes_left_;
+  maybe_stopped();
+}
+
+void KernelDevices::maybe_stopped() {
+  if (!stopping_ || lanes_left_ > 0 || jobs_ > 0 || !on_stopped_) return;
+  grace_.cancel();
+  std::exchange(on_stopped_, nullptr)();
+}
+
+std::vector<KernelDeviceView> KernelDevices::views() const {
+  std::vector<KernelDeviceView> all;
+  for (const auto& [nsid, device] : devices_) {
+    if (device.state != State::serving || device.given_up || device.detached) continue;
+    all.push_back({nsid, path(device), device.connections, device.taken_over});
+  }
+  return all;
+}
+
+}  // namespace nvmf::nbd
