@@ -2,6 +2,7 @@
 
 #include "controller/controller.h"
 #include "controller/format.h"
+#include "controller/lba_status.h"
 #include "controller/session.h"
 #include "nvme/admin.h"
 #include "nvme/fabrics.h"
@@ -98,6 +99,8 @@ AdminReply execute_admin(Controller& controller, Session& session,
       return abort(controller, sqe);
     case AdminOpcode::format_nvm:
       return execute_format(controller, command);
+    case AdminOpcode::get_lba_status:
+      return execute_get_lba_status(controller, command);
     case AdminOpcode::keep_alive:
       controller.keep_alive();
       return AdminReply::ok();
@@ -121,6 +124,7 @@ nvme::EffectsLog supported_commands(const Controller& controller) {
   }
   if (controller.subsystem().discovery()) return log;
   admin(AdminOpcode::abort);
+  admin(AdminOpcode::get_lba_status);
   admin(AdminOpcode::format_nvm, nvme::kEffectLbcc | nvme::kEffectNcc | nvme::kEffectCseNamespace);
   io(nvme::NvmOpcode::read);
   io(nvme::NvmOpcode::compare);

@@ -2,8 +2,8 @@
 // Base 2.1 §5, §6.
 //
 // Supported: Identify, Get Log Page, Get and Set Features, Asynchronous Event Request, Abort, Keep
-// Alive, Format NVM, Property Get and Set; of a discovery controller only what §3.1.3.6 gives it.
-// Everything else is Invalid Command Opcode.
+// Alive, Format NVM, Get LBA Status, Property Get and Set; of a discovery controller only what
+// §3.1.3.6 gives it. Everything else is Invalid Command Opcode.
 #pragma once
 
 #include <cstddef>

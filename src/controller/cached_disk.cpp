@@ -74,6 +74,7 @@ void CachedDisk::flush() {
 
 void CachedDisk::power_loss() {
   for (const auto& [begin, end] : dirty_) {
+    seen_->mark(begin, end);
     std::memcpy(seen_->data() + begin, stable_.data() + begin, end - begin);
   }
   dirty_.clear();

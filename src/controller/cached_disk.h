@@ -28,6 +28,7 @@ class CachedDisk final : public Disk {
   [[nodiscard]] bool read_only() const override { return false; }
   [[nodiscard]] bool volatile_cache() const override { return true; }
   void submit(DiskOp& op) override;
+  void extents(DiskExtents& query) override { seen_->extents(query); }
   void power_loss() override;
   Result<void> resize(std::uint64_t size_bytes) override;
 

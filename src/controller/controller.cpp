@@ -111,6 +111,7 @@ void Controller::end(const Error& reason) {
   // disk lets go of the last I/O queue.
   async_requests_.clear();
   for (const auto& job : formats_) job->forget_command();
+  for (const auto& job : lookups_) job->forget_command();
   owner_.log(fmt::format("End of {}: {}", describe(), reason.message));
   for (const auto& [qid, session] : io_) session->end(reason);
   if (admin_ != nullptr && !admin_lost_) admin_->end(reason);
@@ -118,8 +119,8 @@ void Controller::end(const Error& reason) {
 }
 
 void Controller::check_gone() {
-  if (gone_ || !ended_ || admin_ != nullptr || !io_.empty() || flushing_ || !formats_.empty())
-    return;
+  if (gone_ || !ended_ || admin_ != nullptr || !io_.empty() || flushing_) return;
+  if (!formats_.empty() || !lookups_.empty()) return;
   gone_ = true;
   owner_.controller_gone(*this);
 }
@@ -203,7 +204,7 @@ void Controller::stop() {
 }
 
 bool Controller::io_at_rest() const {
-  if (!formats_.empty()) return false;
+  if (!formats_.empty() || !lookups_.empty()) return false;
   // Disabled, the connections themselves must be gone: what waits in one could be executed when
   // the controller is enabled again.
   if (!cc_.en) return io_.empty();
@@ -435,6 +436,22 @@ void Controller::format_ended(FormatJob& job, nvme::Status status) {
   std::erase_if(formats_, [&job](const auto& one) { return one.get() == &job; });
   if (command != nullptr && !fatal_) admin_->respond(*command, status, 0);
   if (status.ok()) subsystem_.formatted(ns);
+  if (stopping_) continue_stop();
+  check_gone();
+}
+
+// ---- Get LBA Status
+
+void Controller::start_lba_status(Namespace& ns, const nvme::GetLbaStatus& wanted,
+                                  std::uint64_t end_lba, transport::ControllerCommand& command) {
+  lookups_.push_back(std::make_unique<LbaStatusJob>(*this, ns, wanted, end_lba, command));
+  lookups_.back()->step();
+}
+
+void Controller::lba_status_ended(LbaStatusJob& job, AdminReply reply) {
+  transport::ControllerCommand* const command = job.command();
+  std::erase_if(lookups_, [&job](const auto& one) { return one.get() == &job; });
+  if (command != nullptr && !fatal_) admin_->finish(*command, std::move(reply));
   if (stopping_) continue_stop();
   check_gone();
 }

@@ -37,6 +37,7 @@
 #include "controller/events.h"
 #include "controller/features.h"
 #include "controller/format.h"
+#include "controller/lba_status.h"
 #include "controller/subsystem.h"
 #include "nvme/admin.h"
 #include "nvme/fabrics.h"
@@ -166,6 +167,9 @@ class Controller {
                     transport::ControllerCommand& command);
   /// From the job, which is destroyed. Answers the command and tells of the change.
   void format_ended(FormatJob& job, nvme::Status status);
+  void start_lba_status(Namespace& ns, const nvme::GetLbaStatus& wanted, std::uint64_t end_lba,
+                        transport::ControllerCommand& command);
+  void lba_status_ended(LbaStatusJob& job, AdminReply reply);
 
   // Error Information log, the newest first.
   void record_error(std::uint16_t sqid, const nvme::Sqe& sqe, nvme::Status status, bool has_lba);
@@ -216,6 +220,7 @@ class Controller {
   Namespace* flushing_ns_ = nullptr;
   FlushOp flush_op_;
   std::vector<std::unique_ptr<FormatJob>> formats_;
+  std::vector<std::unique_ptr<LbaStatusJob>> lookups_;
 
   Session* admin_ = nullptr;
   bool admin_lost_ = false;

@@ -31,6 +31,7 @@ class FaultyDisk final : public Disk {
   [[nodiscard]] bool volatile_cache() const override { return inner_->volatile_cache(); }
   [[nodiscard]] std::uint32_t block_bytes_min() const override { return inner_->block_bytes_min(); }
   void submit(DiskOp& op) override;
+  void extents(DiskExtents& query) override { inner_->extents(query); }
   void abandon(DiskOp& op, Abandoned why) override;
   bool take_back(DiskOp& op) override;
   void power_loss() override;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -60,6 +61,26 @@ void FileDisk::submit(DiskOp& op) {
   Slot& slot = *free_;
   free_ = slot.next_free;
   start(slot, op);
+}
+
+void FileDisk::extents(DiskExtents& query) {
+  // The file itself may have become smaller: what is not there is not said to be a hole.
+  const std::uint64_t size = file_->size_bytes();
+  const std::uint64_t end = query.offset_bytes + query.length_bytes;
+  if (end > size) return Disk::extents(query);
+  std::uint64_t at = query.offset_bytes;
+  query.count = 0;
+  query.error = 0;
+  while (at < end) {
+    const transport::FileRange data = file_->next_data(at);
+    at = std::min(data.begin, end);
+    if (at == end || query.count == query.found.size()) break;
+    const std::uint64_t stop = std::min(data.end, end);
+    query.found[query.count++] = {at, stop - at};
+    at = stop;
+  }
+  query.examined_bytes = at - query.offset_bytes;
+  query.complete(query);
 }
 
 void FileDisk::start(Slot& slot, DiskOp& op) {

@@ -27,6 +27,8 @@ class FileDisk final : public Disk {
   [[nodiscard]] bool read_only() const override { return read_only_; }
   [[nodiscard]] bool volatile_cache() const override { return true; }
   void submit(DiskOp& op) override;
+  /// As the file system tells; all of a block device.
+  void extents(DiskExtents& query) override;
   /// At most what the file had when it was opened: files do not grow by this.
   Result<void> resize(std::uint64_t size_bytes) override;
 

@@ -65,7 +65,7 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   id.cntrltype = nvme::ControllerType::io;
   id.cmic = nvme::kCmicMultiPort | nvme::kCmicMultiController;
   id.lpa |= nvme::kLpaEffects;
-  id.oacs = nvme::kOacsFormat;
+  id.oacs = nvme::kOacsFormat | nvme::kOacsGetLbaStatus;
   id.fna = nvme::kFnaNoBroadcast;
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;
@@ -179,6 +179,7 @@ AdminReply of_namespace(const Controller& controller, const nvme::IdentifyComman
 nvme::IdentifyNvmController nvm_limits() {
   nvme::IdentifyNvmController limits;
   limits.wzsl = kWzsl;
+  limits.aocs = nvme::kAocsReportsAllocated;
   limits.dmrl = 0;  // none of its own: 256 ranges of any size
   return limits;
 }

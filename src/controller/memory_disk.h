@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "controller/allocation_map.h"
 #include "controller/disk.h"
 #include "controller/system.h"
 #include "nvme/result.h"
@@ -21,16 +22,23 @@ class MemoryDisk final : public Disk {
   [[nodiscard]] bool read_only() const override { return false; }
   [[nodiscard]] bool volatile_cache() const override { return false; }
   void submit(DiskOp& op) override;
-  Result<void> resize(std::uint64_t size_bytes) override { return memory_.resize(size_bytes); }
+  /// Exact to 4 KiB: what was written, also zeroes, until it is deallocated.
+  void extents(DiskExtents& query) override;
+  Result<void> resize(std::uint64_t size_bytes) override;
 
   /// Does it, without completing it. 0 or an errno.
   int run(const DiskOp& op);
   [[nodiscard]] std::byte* data() const { return memory_.data(); }
+  /// For who writes to data().
+  void mark(std::uint64_t begin, std::uint64_t end) { allocated_.mark(begin, end); }
   [[nodiscard]] std::uint64_t resident_bytes() const { return memory_.resident_bytes(); }
 
  private:
-  explicit MemoryDisk(SparseMemory memory) : memory_(std::move(memory)) {}
+  MemoryDisk(SparseMemory memory, AllocationMap allocated)
+      : memory_(std::move(memory)), allocated_(std::move(allocated)) {}
+  int discard(std::uint64_t offset, std::uint64_t length);
   SparseMemory memory_;
+  AllocationMap allocated_;
 };
 
 }  // namespace nvmf::controller

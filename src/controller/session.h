@@ -47,6 +47,8 @@ class Session final : public transport::ControllerQpairEvents {
   /// Ends the command. Errors go to the controller's error log.
   void respond(transport::ControllerCommand& command, nvme::Status status, std::uint64_t result = 0,
                bool has_lba = false);
+  /// The same with an admin command's data. Nothing happens if the reply is to come later.
+  void finish(transport::ControllerCommand& command, AdminReply reply);
   /// Ends the connection at once.
   void end(const Error& reason);
   /// The same out of a black hole: the host sees it at once.
@@ -83,7 +85,6 @@ class Session final : public transport::ControllerQpairEvents {
   [[nodiscard]] nvme::Status check_data_in(const transport::ControllerCommand& command,
                                            std::size_t wanted) const;
   void execute(transport::ControllerCommand& command, std::span<const std::byte> data);
-  void finish(transport::ControllerCommand& command, AdminReply reply);
   void send_piece(transport::ControllerCommand& command, Transfer& transfer);
 
   Target& target_;

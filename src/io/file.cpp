@@ -7,8 +7,10 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "io/backend.h"
@@ -65,6 +67,16 @@ std::uint64_t DiskFile::size_bytes() const {
   struct stat st{};
   if (::fstat(fd_.get(), &st) != 0) return 0;
   return static_cast<std::uint64_t>(st.st_size);
+}
+
+transport::FileRange DiskFile::next_data(std::uint64_t from) const {
+  const std::uint64_t size = size_bytes();
+  if (size_bytes_ != 0) return {from, size};  // a block device keeps no such tables
+  const off_t data = ::lseek(fd_.get(), static_cast<off_t>(from), SEEK_DATA);
+  if (data < 0 && errno == ENXIO) return {size, size};
+  if (data < 0) return {from, size};
+  const off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
+  return {static_cast<std::uint64_t>(data), hole < 0 ? size : static_cast<std::uint64_t>(hole)};
 }
 
 FileStep FileStep::next(const FileOp& op) {

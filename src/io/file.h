@@ -21,6 +21,7 @@ class DiskFile final : public transport::File {
 
   void submit(transport::FileOp& op) override;
   [[nodiscard]] std::uint64_t size_bytes() const override;
+  [[nodiscard]] transport::FileRange next_data(std::uint64_t from) const override;
   [[nodiscard]] int fd() const { return fd_.get(); }
 
  private:

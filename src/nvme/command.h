@@ -29,6 +29,7 @@ enum class AdminOpcode : std::uint8_t {
   keep_alive = 0x18,
   format_nvm = 0x80,
   sanitize = 0x84,
+  get_lba_status = 0x86,
 };
 
 enum class NvmOpcode : std::uint8_t {

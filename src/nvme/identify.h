@@ -82,6 +82,7 @@ inline constexpr std::uint16_t kOacsSecurity = 1u << 0;
 inline constexpr std::uint16_t kOacsFormat = 1u << 1;
 inline constexpr std::uint16_t kOacsFirmware = 1u << 2;
 inline constexpr std::uint16_t kOacsNamespaceManagement = 1u << 3;
+inline constexpr std::uint16_t kOacsGetLbaStatus = 1u << 9;
 /// FNA bit 3: Format NVM takes one namespace only, not NSID FFFFFFFFh.
 inline constexpr std::uint8_t kFnaNoBroadcast = 1u << 3;
 /// LPA.
@@ -354,6 +355,9 @@ struct NamespaceDescriptors {
   static Result<NamespaceDescriptors> decode(std::span<const std::byte> in);
   friend bool operator==(const NamespaceDescriptors&, const NamespaceDescriptors&) = default;
 };
+
+/// AOCS: Get LBA Status can tell which blocks are allocated (action 02h).
+inline constexpr std::uint16_t kAocsReportsAllocated = 1u << 0;
 
 /// CNS 06h, CSI 00h: limits of the NVM command set that MDTS does not give. NVM 1.2 §4.1.5.4.
 struct IdentifyNvmController {

@@ -89,12 +89,25 @@ struct FileOp {
   void* owner = nullptr;
 };
 
+/// Bytes [begin, end) of a file.
+struct FileRange {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  friend bool operator==(const FileRange&, const FileRange&) = default;
+};
+
 /// A regular file or a block device. Not to be destroyed while an operation is under way.
 class File {
  public:
   virtual ~File() = default;
   virtual void submit(FileOp& op) = 0;  // never completes inside
   [[nodiscard]] virtual std::uint64_t size_bytes() const = 0;
+  /// The first range of data that ends behind `from`, cut at `from`, which is less than the size;
+  /// what lies before it is a hole. `begin` is the size, or more, if the rest is one. At once: it
+  /// asks the file system's own tables. What those do not tell is data.
+  [[nodiscard]] virtual FileRange next_data(std::uint64_t from) const {
+    return {from, size_bytes()};
+  }
 };
 
 /// Watches a file descriptor that somebody else owns (signalfd, libnbd, FUSE). Destroying it stops.
