@@ -109,6 +109,9 @@ inline constexpr std::chrono::milliseconds kNbdTick{100};
 inline constexpr std::uint64_t kNbdZeroBytesMax = 64 * 1024 * 1024;
 /// And written in pieces of this size, where a server has no command for them.
 inline constexpr std::uint64_t kNbdZeroBufferBytes = 128 * 1024;
+/// What is allocated is asked of so much at a time, and so many ranges are kept of an answer.
+inline constexpr std::uint64_t kNbdExtentsBytesMax = 1024 * 1024 * 1024;
+inline constexpr std::size_t kNbdRunsMax = 4096;
 /// NBD namespaces that are being opened at the same time.
 inline constexpr std::size_t kNbdOpeningMax = 64;
 

@@ -234,6 +234,56 @@ void NbdDisk::submit(DiskOp& op) {
   pump();
 }
 
+void NbdDisk::extents(DiskExtents& query) {
+  if (!export_.allocation) return Disk::extents(query);
+  DiskOp op;
+  Job& job = take_job(op);
+  job.query = &query;
+  job.as_read = {.kind = DiskOp::Kind::read,
+                 .offset_bytes = query.offset_bytes,
+                 .length_bytes = std::min(query.length_bytes, kNbdExtentsBytesMax)};
+  job.op = &job.as_read;
+  waiting_.push_back(&job);
+  pump();
+}
+
+/// Runs of the server's, of any length, as allocated ranges of whole blocks.
+void NbdDisk::answer(DiskExtents& query, const std::vector<NbdRun>& runs) const {
+  const std::uint64_t end = query.offset_bytes + std::min(query.length_bytes, kNbdExtentsBytesMax);
+  std::uint64_t at = query.offset_bytes;
+  query.count = 0;
+  for (const NbdRun& run : runs) {
+    const std::uint64_t run_end = std::min(end, at + run.length_bytes);
+    if (!run.hole && run_end > at) {
+      const std::uint64_t from = at - at % block_bytes_;
+      const std::uint64_t to =
+          std::min(end, (run_end + block_bytes_ - 1) / block_bytes_ * block_bytes_);
+      DiskExtent* const last = query.count == 0 ? nullptr : &query.found[query.count - 1];
+      if (last != nullptr && from <= last->offset_bytes + last->length_bytes) {
+        last->length_bytes =
+            std::max(last->offset_bytes + last->length_bytes, to) - last->offset_bytes;
+      } else if (query.count == query.found.size()) {
+        at = from;  // no room: known up to here
+        break;
+      } else {
+        query.found[query.count++] = {from, to - from};
+      }
+    }
+    at = run_end;
+  }
+  // A hole in front of a border within a block says nothing about all of the block.
+  query.examined_bytes = (at - query.offset_bytes) / block_bytes_ * block_bytes_;
+  if (query.count != 0) {
+    const DiskExtent& last = query.found[query.count - 1];
+    query.examined_bytes =
+        std::max(query.examined_bytes, last.offset_bytes + last.length_bytes - query.offset_bytes);
+  }
+  if (query.examined_bytes != 0) return;
+  query.found[0] = {query.offset_bytes, block_bytes_};
+  query.count = 1;
+  query.examined_bytes = block_bytes_;
+}
+
 NbdDisk::Job& NbdDisk::take_job(DiskOp& op) {
   if (free_.empty()) {
     jobs_.push_back(std::make_unique<Job>());
@@ -243,6 +293,7 @@ NbdDisk::Job& NbdDisk::take_job(DiskOp& op) {
   free_.pop_back();
   static_cast<NbdRequest&>(job) = {};
   job.op = &op;
+  job.query = nullptr;
   job.state = State::waiting;
   job.flushing = false;
   job.abandoned = false;
@@ -265,6 +316,11 @@ bool NbdDisk::prepare(Job& job) const {
   }
   if (left == 0) return false;
   job.offset_bytes = op.offset_bytes + job.done_bytes;
+  if (job.query != nullptr) {
+    job.kind = NbdRequest::Kind::extents;
+    job.length_bytes = left;
+    return export_.allocation;
+  }
   if (op.kind != DiskOp::Kind::read && op.kind != DiskOp::Kind::write) return prepare_zeroes(job);
   job.kind = op.kind == DiskOp::Kind::read ? NbdRequest::Kind::read : NbdRequest::Kind::write;
   job.fua = op.kind == DiskOp::Kind::write && op.fua && export_.fua;
@@ -363,7 +419,7 @@ void NbdDisk::nbd_completed(NbdRequest& request) {
   } else {
     if (job.kind == NbdRequest::Kind::flush) {
       flushed_ = std::max(flushed_, job.flush_mark);
-    } else if (job.kind != NbdRequest::Kind::read && !job.fua) {
+    } else if (changes(*job.op) && !job.fua) {
       ++writes_;
     }
     job.done_bytes += job.length_bytes;
@@ -391,8 +447,15 @@ void NbdDisk::finish(Job& job, int error) {
   op.error = outcome(job, error);
   op.owner = nullptr;
   job.op = nullptr;
+  DiskExtents* const query = job.query;
+  if (query == nullptr) {
+    free_.push_back(&job);
+    return op.complete(op);
+  }
+  query->error = error;
+  if (error == 0) answer(*query, job.runs);
   free_.push_back(&job);
-  op.complete(op);
+  query->complete(*query);
 }
 
 void NbdDisk::abandon(DiskOp& op, Abandoned /*why*/) {

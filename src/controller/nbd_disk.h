@@ -79,6 +79,7 @@ class NbdDisk final : public Disk, private NbdLinkUser {
   [[nodiscard]] bool volatile_cache() const override { return export_.flush; }
   [[nodiscard]] std::uint32_t block_bytes_min() const override;
   void submit(DiskOp& op) override;
+  void extents(DiskExtents& query) override;
   void abandon(DiskOp& op, Abandoned why) override;
   bool take_back(DiskOp& op) override;
   /// At most what the export had when the server was last connected to: NBD does not say that an
@@ -89,7 +90,9 @@ class NbdDisk final : public Disk, private NbdLinkUser {
   enum class State : std::uint8_t { waiting, held, sent };
   /// An operation under way, and the request that it is at.
   struct Job : NbdRequest {
-    DiskOp* op = nullptr;  // nullptr: the job is free
+    DiskOp* op = nullptr;          // nullptr: the job is free
+    DiskExtents* query = nullptr;  // then op is &as_read
+    DiskOp as_read;
     State state = State::waiting;
     bool flushing = false;             // the flush that makes a write durable
     bool abandoned = false;            // ends instead of being sent again
@@ -123,6 +126,7 @@ class NbdDisk final : public Disk, private NbdLinkUser {
 
   [[nodiscard]] bool prepare(Job& job) const;
   [[nodiscard]] bool prepare_zeroes(Job& job) const;
+  void answer(DiskExtents& query, const std::vector<NbdRun>& runs) const;
   [[nodiscard]] bool needs_flush(const Job& job) const;
   void pump();
   [[nodiscard]] NbdLink* least_busy() const;

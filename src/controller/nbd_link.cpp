@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -222,7 +223,9 @@ bool NbdLink::start_connecting() {
   const std::string address = std::move(addresses_.back());
   addresses_.pop_back();
   handle_ = nbd_create();
-  if (handle_ == nullptr) return false;
+  if (handle_ == nullptr || nbd_add_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0) {
+    return false;
+  }
   if (address.empty() || uri_.tls) {
     // The URI comes from whoever starts or controls this process: it may name files.
     nbd_set_uri_allow_local_file(handle_, true);
@@ -248,6 +251,7 @@ void NbdLink::become_ready() {
       .zero = yes(nbd_can_zero(handle_)),
       .fast_zero = yes(nbd_can_fast_zero(handle_)),
       .multi_conn = yes(nbd_can_multi_conn(handle_)),
+      .allocation = yes(nbd_can_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION)),
       .block_bytes_min = least <= 0 ? 1 : static_cast<std::uint64_t>(least),
       .payload_bytes_max = most <= 0 ? kPayloadMax : std::min<std::uint64_t>(most, kPayloadMax),
   };
@@ -333,6 +337,13 @@ std::int64_t NbdLink::issue(NbdRequest& request) {
     case NbdRequest::Kind::write:
       return nbd_aio_pwrite(handle_, request.data, request.length_bytes, request.offset_bytes, done,
                             flags);
+    case NbdRequest::Kind::extents: {
+      request.runs.clear();
+      const nbd_extent_callback runs{
+          .callback = &NbdLink::on_extents, .user_data = &request, .free = nullptr};
+      return nbd_aio_block_status(handle_, request.length_bytes, request.offset_bytes, runs, done,
+                                  0);
+    }
     case NbdRequest::Kind::flush:
       return nbd_aio_flush(handle_, done, 0);
     case NbdRequest::Kind::zero:
@@ -351,6 +362,18 @@ int NbdLink::on_completion(void* user_data, int* error) {
   request.error = *error;
   if (!request.lost) request.link->ended_.push_back(&request);
   return 1;
+}
+
+/// Inside libnbd, with pairs of a length and flags.
+int NbdLink::on_extents(void* user_data, const char* context, std::uint64_t /*offset*/,
+                        std::uint32_t* entries, std::size_t count, int* /*error*/) {
+  auto& request = *static_cast<NbdRequest*>(user_data);
+  if (std::strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0) return 0;
+  constexpr std::uint32_t kHole = LIBNBD_STATE_HOLE | LIBNBD_STATE_ZERO;
+  for (std::size_t i = 0; i + 1 < count && request.runs.size() < kNbdRunsMax; i += 2) {
+    request.runs.push_back({entries[i], (entries[i + 1] & kHole) == kHole});
+  }
+  return 0;
 }
 
 /// Tells the user what is due; the last thing that a call from outside does.

@@ -49,16 +49,23 @@ struct NbdExport {
   bool zero = false;
   bool fast_zero = false;
   bool multi_conn = false;
+  bool allocation = false;  // base:allocation
   std::uint64_t block_bytes_min = 1;
   std::uint64_t payload_bytes_max = 0;  // of one read or write; never 0 once connected
 };
 
 class NbdLink;
 
+/// So many bytes that are all of one kind.
+struct NbdRun {
+  std::uint64_t length_bytes = 0;
+  bool hole = false;  // not allocated, and reads as zero
+};
+
 /// One request. Its owner leaves it and its data alone from send() until it has been completed or
 /// given back by NbdLinkUser::nbd_lost().
 struct NbdRequest {
-  enum class Kind : std::uint8_t { read, write, flush, zero };
+  enum class Kind : std::uint8_t { read, write, flush, zero, extents };
   Kind kind = Kind::read;
   bool fua = false;
   bool no_hole = false;    // zero: the blocks stay allocated
@@ -68,6 +75,8 @@ struct NbdRequest {
   std::uint64_t length_bytes = 0;
   /// 0 or an errno: the server's.
   int error = 0;
+  /// extents: what is at the beginning of the range, kNbdRunsMax at most; perhaps less than it all.
+  std::vector<NbdRun> runs;
 
   Instant sent{};
   // For the link's own use.
@@ -127,6 +136,8 @@ class NbdLink {
   void close_handle();
   void deliver();
   static int on_completion(void* request, int* error);
+  static int on_extents(void* request, const char* context, std::uint64_t offset,
+                        std::uint32_t* entries, std::size_t count, int* error);
   [[nodiscard]] std::int64_t issue(NbdRequest& request);
 
   transport::Loop& loop_;

@@ -1,0 +1,284 @@
+// NbdDisk over a real nbdkit, on a real loop: what interop/nbd_disk_test.py cannot ask through
+// NVMe. Which blocks are allocated; operations taken back and abandoned; the end with much under
+// way.
+#include "controller/nbd_disk.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "controller/nbd_open.h"
+#include "io/reactor.h"
+
+namespace nvmf::controller {
+namespace {
+
+constexpr std::uint32_t kBlock = 512;
+
+/// nbdkit on a unix socket in a folder of its own.
+class Server {
+ public:
+  explicit Server(std::vector<std::string> arguments) : arguments_(std::move(arguments)) {
+    std::string name = std::filesystem::temp_directory_path() / "nvmf-nbd-XXXXXX";
+    folder_ = ::mkdtemp(name.data());
+    start();
+  }
+  ~Server() {
+    stop();
+    std::filesystem::remove_all(folder_);
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  void start() {
+    std::vector<std::string> words{"nbdkit", "-f", "-U", socket()};
+    words.insert(words.end(), arguments_.begin(), arguments_.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ASSERT_EQ(::posix_spawnp(&pid_, "nbdkit", nullptr, nullptr, argv.data(), environ), 0);
+    for (int tries = 0; tries < 1000 && !listens(); ++tries) ::usleep(10'000);
+  }
+  void stop() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    std::filesystem::remove(socket());
+  }
+  void hang() const { ::kill(pid_, SIGSTOP); }
+  void go_on() const { ::kill(pid_, SIGCONT); }
+  [[nodiscard]] std::string uri() const { return "nbd+unix:///?socket=" + socket(); }
+
+ private:
+  [[nodiscard]] bool listens() const {
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    socket().copy(at.sun_path, sizeof at.sun_path - 1);
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool yes = ::connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0;
+    ::close(fd);
+    return yes;
+  }
+  [[nodiscard]] std::string socket() const { return folder_ + "/socket"; }
+  std::vector<std::string> arguments_;
+  std::string folder_;
+  pid_t pid_ = -1;
+};
+
+class NbdDiskTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto made = io::make_reactor();
+    ASSERT_TRUE(made) << made.error().message;
+    loop = std::move(*made);
+  }
+  void TearDown() override {
+    disk.reset();
+    loop.reset();
+  }
+
+  void open(const Server& server) {
+    NbdOpener opener(*loop, nullptr);
+    Result<std::vector<NamespaceConfig>> opened;
+    opener.open({NamespaceConfig::parse("nbd:" + server.uri()).value()}, [&](auto outcome) {
+      opened = std::move(outcome);
+      loop->stop();
+    });
+    loop->run();
+    ASSERT_TRUE(opened) << opened.error().message;
+    auto made = (*opened->front().factory)();
+    ASSERT_TRUE(made);
+    disk = std::move(*made);
+    EXPECT_FALSE((*opened->front().factory)()) << "one disk was given twice";
+  }
+
+  /// Runs the loop until `done`.
+  void until(const std::function<bool()>& done) {
+    transport::Timer look(loop->timers(), [&] { loop->stop(); });
+    while (!done()) {
+      look.arm(loop->now() + std::chrono::milliseconds(5));
+      loop->run();
+    }
+  }
+
+  struct Op : DiskOp {
+    bool done = false;
+  };
+  void prepare(Op& op, DiskOp::Kind kind, std::uint64_t offset, std::uint64_t length) {
+    data.resize(1 << 20, std::byte{0x11});
+    op.kind = kind;
+    op.offset_bytes = offset;
+    op.length_bytes = length;
+    op.data = data.data();
+    op.complete = [](DiskOp& ended) { static_cast<Op&>(ended).done = true; };
+  }
+  int run(DiskOp::Kind kind, std::uint64_t offset, std::uint64_t length) {
+    Op op;
+    prepare(op, kind, offset, length);
+    disk->submit(op);
+    until([&] { return op.done; });
+    return op.error;
+  }
+
+  struct Query : DiskExtents {
+    bool done = false;
+  };
+  std::vector<DiskExtent> extents(std::uint64_t offset, std::uint64_t length, std::size_t room,
+                                  std::uint64_t& examined) {
+    std::vector<DiskExtent> found(room);
+    Query query;
+    query.offset_bytes = offset;
+    query.length_bytes = length;
+    query.found = found;
+    query.complete = [](DiskExtents& ended) { static_cast<Query&>(ended).done = true; };
+    disk->extents(query);
+    until([&] { return query.done; });
+    EXPECT_EQ(query.error, 0);
+    examined = query.examined_bytes;
+    found.resize(query.count);
+    return found;
+  }
+
+  std::unique_ptr<io::Reactor> loop;
+  std::unique_ptr<Disk> disk;
+  std::vector<std::byte> data;
+};
+
+TEST_F(NbdDiskTest, TellsWhatIsAllocated) {
+  // Pages of 32 KiB are what nbdkit's memory is made of.
+  Server server({"memory", "16M"});
+  open(server);
+  EXPECT_EQ(disk->size_bytes(), 16u << 20);
+  std::uint64_t examined = 0;
+  EXPECT_TRUE(extents(0, 16 << 20, 4, examined).empty());
+  EXPECT_EQ(examined, 16u << 20);
+  ASSERT_EQ(run(DiskOp::Kind::write, 1 << 20, 65536), 0);
+  ASSERT_EQ(run(DiskOp::Kind::write, 4 << 20, 32768), 0);
+  const std::vector<DiskExtent> both{{1 << 20, 65536}, {4 << 20, 32768}};
+  EXPECT_EQ(extents(0, 16 << 20, 4, examined), both);
+  EXPECT_EQ(examined, 16u << 20);
+  EXPECT_EQ(extents(0, 16 << 20, 1, examined), std::vector{both.front()});
+  EXPECT_EQ(examined, 4u << 20) << "what there is no room to tell is not examined";
+  const std::vector<DiskExtent> part{{(1 << 20) + 512, 1024}};
+  EXPECT_EQ(extents((1 << 20) + 512, 1024, 4, examined), part);
+  ASSERT_EQ(run(DiskOp::Kind::deallocate, 0, 2 << 20), 0);
+  EXPECT_EQ(extents(0, 16 << 20, 4, examined), std::vector{both.back()});
+}
+
+TEST_F(NbdDiskTest, BordersWithinBlocksCountAsAllocated) {
+  // A file of pieces as small as the sparse format's: data at byte 700 only.
+  Server server({"--filter=blocksize-policy", "eval", "get_size=echo 1M",
+                 "pread=dd if=/dev/zero bs=$3 count=1 status=none", "can_extents=exit 0",
+                 "extents=echo 0 700 hole,zero; echo 700 10 ; echo 710 1047866 hole,zero"});
+  open(server);
+  std::uint64_t examined = 0;
+  const std::vector<DiskExtent> block{{512, 512}};
+  EXPECT_EQ(extents(0, 1 << 20, 4, examined), block);
+  EXPECT_EQ(examined, 1u << 20);
+}
+
+TEST_F(NbdDiskTest, AServerThatDoesNotTellHasAllAllocated) {
+  Server server({"--filter=noextents", "memory", "1M"});
+  open(server);
+  std::uint64_t examined = 0;
+  const std::vector<DiskExtent> all{{0, 1 << 20}};
+  EXPECT_EQ(extents(0, 1 << 20, 4, examined), all);
+}
+
+TEST_F(NbdDiskTest, RefusesWhatIsBeyondItsEnd) {
+  Server server({"memory", "1M"});
+  open(server);
+  EXPECT_EQ(run(DiskOp::Kind::read, 1 << 20, kBlock), ENODATA);
+  EXPECT_EQ(run(DiskOp::Kind::read, (1 << 20) - kBlock, 2 * kBlock), ENODATA);
+  EXPECT_FALSE(disk->resize(2 << 20));
+  ASSERT_TRUE(disk->resize(1 << 19));
+  EXPECT_EQ(run(DiskOp::Kind::read, 1 << 19, kBlock), ENODATA);
+  EXPECT_EQ(run(DiskOp::Kind::read, (1 << 19) - kBlock, kBlock), 0);
+}
+
+TEST_F(NbdDiskTest, WhatWaitsForAServerCanBeTakenBackAndAbandoned) {
+  Server server({"memory", "1M"});
+  open(server);
+  ASSERT_EQ(run(DiskOp::Kind::write, 0, kBlock), 0);
+  server.stop();
+  Op gone;  // finds out
+  prepare(gone, DiskOp::Kind::read, 0, kBlock);
+  disk->submit(gone);
+  std::array<Op, 3> ops;
+  for (Op& op : ops) {
+    prepare(op, DiskOp::Kind::write, 0, kBlock);
+    disk->submit(op);
+  }
+  const Instant since = loop->now();
+  until([&] { return loop->now() - since > std::chrono::milliseconds(300); });
+  disk->abandon(ops[1], Disk::Abandoned::lost);
+  EXPECT_FALSE(ops[1].done) << "never inside";
+  until([&] { return ops[1].done; });
+  EXPECT_EQ(ops[1].error, ECANCELED);
+  Op late;
+  prepare(late, DiskOp::Kind::read, 0, kBlock);
+  disk->submit(late);
+  EXPECT_TRUE(disk->take_back(late)) << "it was never sent";
+  EXPECT_TRUE(late.done);
+  EXPECT_EQ(late.error, ECANCELED);
+  server.start();
+  until([&] { return ops[0].done && ops[2].done && gone.done; });
+  EXPECT_EQ(ops[0].error, 0);
+  EXPECT_EQ(ops[2].error, 0);
+  EXPECT_EQ(gone.error, 0);
+}
+
+TEST_F(NbdDiskTest, AWriteWithoutAnAnswerWaitsForTheFirstCopy) {
+  Server server({"memory", "1M"});
+  open(server);
+  server.hang();
+  Op op;
+  prepare(op, DiskOp::Kind::write, 0, kBlock);
+  disk->submit(op);
+  const Instant since = loop->now();
+  until([&] { return loop->now() - since > std::chrono::milliseconds(200); });
+  EXPECT_FALSE(disk->take_back(op)) << "it may be executed";
+  server.stop();
+  server.start();
+  until([&] { return op.done; });
+  EXPECT_EQ(op.error, 0);
+  EXPECT_GE(loop->now() - since, std::chrono::milliseconds(200) + kNbdQuiesceClosed);
+}
+
+TEST_F(NbdDiskTest, OpensNothingWithoutAServerAndGivesUpWhatItOpens) {
+  NbdOpener opener(*loop, nullptr);
+  const auto none = NamespaceConfig::parse("nbd+unix:///?socket=/nonexistent/nvmf").value();
+  std::string why;
+  opener.open({none, none}, [&](auto outcome) {
+    why = outcome ? "opened" : outcome.error().message;
+    loop->stop();
+  });
+  loop->run();
+  EXPECT_NE(why.find("cannot be used"), std::string::npos) << why;
+  Server server({"memory", "1M"});
+  server.hang();
+  {
+    NbdOpener short_lived(*loop, nullptr);
+    short_lived.open({NamespaceConfig::parse("nbd:" + server.uri()).value()},
+                     [](auto) { FAIL() << "called back after its end"; });
+    const Instant since = loop->now();
+    until([&] { return loop->now() - since > std::chrono::milliseconds(100); });
+  }
+  server.go_on();
+  const Instant since = loop->now();
+  until([&] { return loop->now() - since > std::chrono::milliseconds(100); });
+}
+
+}  // namespace
+}  // namespace nvmf::controller
