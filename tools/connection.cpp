@@ -47,6 +47,18 @@ void remember_controller(const host::AssociationInfo& info, json& told) {
           {"firmware", nvme::printable(info.controller.fr)}};
 }
 
+frontends::DiskState state_of(host::IoState state) {
+  switch (state) {
+    case host::IoState::live:
+      return frontends::DiskState::live;
+    case host::IoState::waiting:
+      return frontends::DiskState::waiting;
+    case host::IoState::failing:
+      break;
+  }
+  return frontends::DiskState::failing;
+}
+
 std::vector<transport::Loop*> all_loops(io::ReactorPool& pool) {
   std::vector<transport::Loop*> loops;
   for (std::size_t i = 0; i < pool.size(); ++i) loops.push_back(&pool.at(i));
@@ -202,7 +214,7 @@ Result<void> Connection::make_faces_of_all() {
   // Only reactors that have a queue serve clients.
   context.loops.resize(subsystem_->reactors());
   faces_ = std::make_unique<Faces>(make_faces(context));
-  for (const auto& ns : subsystem_->namespaces()) faces_->attached(disk(*ns));
+  for (const auto& ns : subsystem_->namespaces()) faces_->attached(disk(ns->info.nsid));
   return {};
 }
 
@@ -216,18 +228,29 @@ void Connection::face_gone(const std::string& how) {
 }
 
 std::string Connection::identity(std::uint32_t nsid) const {
-  for (const auto& ns : subsystem_->namespaces()) {
-    if (ns->info.nsid == nsid) return kernel_identity(*ns);
-  }
-  return {};
+  const host::Namespace* ns = subsystem_->find(nsid);
+  return ns == nullptr ? std::string() : kernel_identity(*ns);
 }
 
-frontends::Disk Connection::disk(const host::Namespace& ns) {
-  frontends::Disk disk{.info = ns.info};
+frontends::Disk Connection::disk(std::uint32_t nsid) {
+  frontends::Disk disk{.info = subsystem_->find(nsid)->info,
+                       .state = state_of(subsystem_->io_state(nsid))};
   for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
-    disk.devices.push_back(subsystem_->device(r, ns.info.nsid));
+    disk.devices.push_back(subsystem_->device(r, nsid));
   }
   return disk;
+}
+
+void Connection::on_namespace_attached(std::uint32_t nsid) {
+  if (has_faces()) faces_->attached(disk(nsid));
+}
+
+void Connection::on_namespace_detached(std::uint32_t nsid) {
+  if (has_faces()) faces_->detached(nsid);
+}
+
+void Connection::on_namespace_changed(std::uint32_t nsid) {
+  if (has_faces()) faces_->changed(disk(nsid));
 }
 
 void Connection::announce() {

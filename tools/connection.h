@@ -49,6 +49,9 @@ class Connection final : public host::SubsystemEvents {
   void on_live() override;
   void on_lost(const Error& reason) override;
   void on_live_again() override;
+  void on_namespace_attached(std::uint32_t nsid) override;
+  void on_namespace_detached(std::uint32_t nsid) override;
+  void on_namespace_changed(std::uint32_t nsid) override;
   void on_event(const host::HostEvent& event) override;
   void on_ended(const Error& reason) override;
 
@@ -59,8 +62,9 @@ class Connection final : public host::SubsystemEvents {
   Result<void> record_live();
   Result<void> make_faces_of_all();
   [[nodiscard]] std::string identity(std::uint32_t nsid) const;
-  [[nodiscard]] frontends::Disk disk(const host::Namespace& ns);
+  [[nodiscard]] frontends::Disk disk(std::uint32_t nsid);
   void face_gone(const std::string& how);
+  [[nodiscard]] bool has_faces() const { return faces_ && state_ != State::ending; }
   void serving(const Result<void>& started);
   void announce();
   [[nodiscard]] std::string discovery_uri() const;
@@ -84,6 +88,8 @@ class Connection final : public host::SubsystemEvents {
   void add_verbs();
   [[nodiscard]] nlohmann::json health() const;
   [[nodiscard]] nlohmann::json status(const std::vector<host::NamespaceHealth>& healths) const;
+  [[nodiscard]] nlohmann::json namespaces_status(
+      const std::vector<host::NamespaceHealth>& healths) const;
   [[nodiscard]] nlohmann::json namespace_status(const host::Namespace& ns,
                                                 const host::NamespaceHealth* health) const;
   host::Task<void> run_status(control::Responder respond);

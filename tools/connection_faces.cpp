@@ -23,10 +23,12 @@ std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context) {
 }
 
 void Faces::attached(const frontends::Disk& disk) {
+  attached_.insert(disk.info.nsid);
   for (const auto& face : faces_) face->frontend().attached(disk);
 }
 
 void Faces::detached(std::uint32_t nsid) {
+  attached_.erase(nsid);
   for (const auto& face : faces_) face->frontend().detached(nsid);
 }
 
@@ -72,6 +74,8 @@ void Faces::add_places(json& to, const host::BlockInfo& ns) const {
   to[std::string(kUris)] = json::array();
   for (const auto& face : faces_) {
     json& list = to[std::string(face->kind())];
+    if (list.is_null()) list = json::array();
+    if (!attached_.contains(ns.nsid)) continue;
     for (std::string& place : face->places(ns)) list.push_back(std::move(place));
   }
 }

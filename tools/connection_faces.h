@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,8 +52,8 @@ class Face {
   virtual void start(std::function<void(Result<void>)> on_started) = 0;
   /// One of kPlaceKinds (tool_places.h).
   [[nodiscard]] virtual std::string_view kind() const = 0;
-  /// Where users find a namespace that is attached, once started: to be printed, the one that
-  /// serves most first.
+  /// Where users find a namespace, once started: to be printed, the one that serves most first.
+  /// Nothing for one that it does not have (now), or could not make a place for.
   [[nodiscard]] virtual std::vector<std::string> places(const host::BlockInfo& ns) const = 0;
   /// For the environment of --run's command; `first` is the first namespace.
   [[nodiscard]] virtual std::map<std::string, std::string> variables(
@@ -85,9 +86,10 @@ class Faces {
   /// At least one is.
   [[nodiscard]] bool serving() const;
 
-  /// Adds "uris" (always), and what other kinds of places there are, to what is told of `ns`.
+  /// Adds "uris" (always), and what other kinds of places there are, to what is told of `ns`; empty
+  /// lists if it is not attached.
   void add_places(nlohmann::json& to, const host::BlockInfo& ns) const;
-  /// The first place of each face, with spaces between them.
+  /// The first place of each face, with spaces between them. For one that is attached.
   [[nodiscard]] std::string line(const host::BlockInfo& ns) const;
   [[nodiscard]] std::map<std::string, std::string> variables(const host::BlockInfo& first) const;
   void describe(nlohmann::json& status) const;
@@ -97,6 +99,7 @@ class Faces {
   void one_started(const Result<void>& how);
 
   std::vector<std::unique_ptr<Face>> faces_;
+  std::set<std::uint32_t> attached_;
   std::function<void(Result<void>)> on_started_;
   std::function<void()> on_stopped_;
   std::size_t starting_ = 0;

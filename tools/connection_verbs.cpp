@@ -177,12 +177,21 @@ json Connection::status(const std::vector<host::NamespaceHealth>& healths) const
   s["events"] = event_counts_to_json(subsystem_->event_counts());
   if (!faces_) return s;
   faces_->describe(s);
-  for (const auto& ns : subsystem_->namespaces()) {
+  s["namespaces"] = namespaces_status(healths);
+  return s;
+}
+
+/// By rising NSID.
+json Connection::namespaces_status(const std::vector<host::NamespaceHealth>& healths) const {
+  auto all = subsystem_->namespaces();
+  std::ranges::sort(all, {}, [](const auto& ns) { return ns->info.nsid; });
+  json list = json::array();
+  for (const auto& ns : all) {
     const auto found =
         std::ranges::find(healths, ns->info.nsid, [](const auto& health) { return health.nsid; });
-    s["namespaces"].push_back(namespace_status(*ns, found == healths.end() ? nullptr : &*found));
+    list.push_back(namespace_status(*ns, found == healths.end() ? nullptr : &*found));
   }
-  return s;
+  return list;
 }
 
 json Connection::namespace_status(const host::Namespace& ns,
@@ -191,7 +200,8 @@ json Connection::namespace_status(const host::Namespace& ns,
               {"nsid", ns.info.nsid},
               {"size_bytes", ns.info.size_bytes},
               {"block_bytes", ns.info.block_bytes},
-              {"read_only", ns.info.read_only}};
+              {"read_only", ns.info.read_only},
+              {"attached", subsystem_->attached(ns.info.nsid)}};
   if (ns.uuid) one["uuid"] = nvme::format_uuid(*ns.uuid);
   faces_->add_places(one, ns.info);
   if (health == nullptr) return one;
@@ -316,6 +326,7 @@ host::Task<void> Connection::run_rescan(control::Responder respond) {
     stopped.push_back({{"nsid", one.nsid}, {"why", nvme::printable(one.why)}});
   }
   respond.succeed({{"active", report->active},
+                   {"added", report->added},
                    {"not_served", report->not_served},
                    {"gone", report->gone},
                    {"stopped", std::move(stopped)}});

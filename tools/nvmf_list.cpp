@@ -101,10 +101,11 @@ std::vector<Row> to_rows(const std::vector<json>& all) {
     const std::string state = text_of(c, "state");
     const std::string address = text_of(c, "address");
     const std::string subsystem = text_of(c, "subnqn");
-    if (c["namespaces"].empty()) {
+    if (std::ranges::all_of(c["namespaces"], has_gone)) {
       rows.push_back({text_of(c, "name"), "", "", "", state, address, subsystem, ""});
     }
     for (const json& ns : c["namespaces"]) {
+      if (has_gone(ns)) continue;  // a sentence below the table says so
       rows.push_back(
           {text_of(ns, "name"), text_of(ns, "nsid"), human_size(number_of(ns, "size_bytes")),
            fmt::format("{} B", number_of(ns, "block_bytes")), state, address, subsystem, ""});
@@ -158,6 +159,7 @@ ordered_json to_document(const std::vector<json>& all) {
   for (const json& c : all) {
     connections.push_back(ordered_json::parse(c.dump(), nullptr, false));
     for (const json& ns : c["namespaces"]) {
+      if (has_gone(ns)) continue;
       const std::uint64_t size = number_of(ns, "size_bytes");
       const std::uint64_t block = std::max<std::uint64_t>(number_of(ns, "block_bytes"), 1);
       ordered_json device;

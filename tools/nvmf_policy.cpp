@@ -166,9 +166,12 @@ int ns_rescan(const RescanWords& words) {
   const std::string& name = running->connection.name;
   const std::size_t count = list_of(*found, "active").size();
   fmt::print("{} has {} namespace{}\n", name, count, count == 1 ? "" : "s");
+  for (const json& nsid : list_of(*found, "added")) {
+    fmt::print("{}n{} is served now\n", name, nsid.dump());
+  }
   for (const json& nsid : list_of(*found, "not_served")) {
-    fmt::print("namespace {} is not served: end {} and connect again to have it\n", nsid.dump(),
-               name);
+    fmt::print("namespace {} is not served; what {} was told to serve, and its log, say why\n",
+               nsid.dump(), name);
   }
   std::set<std::string> told;
   for (const json& one : list_of(*found, "stopped")) {

@@ -104,7 +104,7 @@ std::string about_fences(const std::string& name, const json& ns) {
 /// `all_held`: it is said already that nothing may be written anywhere.
 void add_namespace(const json& ns, bool all_held, std::vector<std::string>& all) {
   const std::string name = text_of(ns, "name");
-  if (const std::string stopped = text_of(ns, "stopped"); !stopped.empty()) {
+  if (const std::string stopped = text_of(ns, "stopped"); !stopped.empty() && !has_gone(ns)) {
     all.push_back(fmt::format("{} does not go on: {}", name, stopped));
   }
   if (!all_held) {
@@ -122,7 +122,28 @@ void add_namespace(const json& ns, bool all_held, std::vector<std::string>& all)
   }
 }
 
+/// Those that have gone, in one sentence: a controller may have had thousands.
+void add_gone(const json& namespaces, std::vector<std::string>& all) {
+  constexpr std::size_t kNamed = 8;
+  std::string names;
+  std::size_t count = 0;
+  for (const json& ns : namespaces) {
+    if (!ns.is_object() || !has_gone(ns) || ++count > kNamed) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", text_of(ns, "name"));
+  }
+  if (count == 0) return;
+  if (count > kNamed) names += fmt::format(" and {} more", count - kNamed);
+  all.push_back(
+      fmt::format("the controller has removed {}; what still uses {} gets errors until {} back",
+                  names, count == 1 ? "it" : "them", count == 1 ? "it is" : "they are"));
+}
+
 }  // namespace
+
+bool has_gone(const json& ns) {
+  const auto attached = ns.find("attached");
+  return attached != ns.end() && *attached == false && !is_true(ns, "acceptable");
+}
 
 std::string text_of(const json& object, const char* key) {
   const auto found = object.find(key);
@@ -212,6 +233,7 @@ std::vector<std::string> about_connection(const json& status) {
   for (const json& ns : *namespaces) {
     if (ns.is_object()) add_namespace(ns, all_held, all);
   }
+  add_gone(*namespaces, all);
   return all;
 }
 

@@ -18,6 +18,10 @@ std::uint64_t number_of(const nlohmann::json& object, const char* key);
 /// Milliseconds; nothing if it is missing or null.
 std::optional<Duration> duration_of(const nlohmann::json& object, const char* key);
 
+/// Of a namespace in a status: the controller has removed it, and nothing is there under its number
+/// that could be accepted.
+bool has_gone(const nlohmann::json& ns);
+
 /// The loss that goes on, as "status" and "health" tell of it; empty if there is none.
 std::vector<std::string> about_loss(const nlohmann::json& health);
 /// All that is out of the ordinary about a connection and its namespaces.

@@ -16,7 +16,9 @@ std::string_view name_of(EventKind kind) {
                                                                        "namespace_stopped",
                                                                        "namespace_resumed",
                                                                        "namespace_resized",
-                                                                       "namespaces_not_served"};
+                                                                       "namespaces_not_served",
+                                                                       "namespace_added",
+                                                                       "namespace_removed"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 

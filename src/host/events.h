@@ -27,15 +27,17 @@ enum class EventKind : std::uint8_t {
   ana_changed,          // ana
   other,                // dw0 alone says what
   // Seen by this host.
-  connection_lost,       // message: why
-  connection_live,       // again, after a loss
-  attempt_failed,        // message: why; equal ones that follow one another are told once
-  namespace_stopped,     // nsids: one; message: why
-  namespace_resumed,     // nsids: one
-  namespace_resized,     // nsids: one; size_bytes_before, size_bytes
-  namespaces_not_served  // nsids: what the controller has and this connection does not serve
+  connection_lost,        // message: why
+  connection_live,        // again, after a loss
+  attempt_failed,         // message: why; equal ones that follow one another are told once
+  namespace_stopped,      // nsids: one; message: why
+  namespace_resumed,      // nsids: one
+  namespace_resized,      // nsids: one; size_bytes_before, size_bytes
+  namespaces_not_served,  // nsids: what the controller has and this connection does not serve
+  namespace_added,        // nsids: one; it is served from now on: new, or back
+  namespace_removed       // nsids: one; the controller has it no more
 };
-inline constexpr std::size_t kEventKinds = 14;
+inline constexpr std::size_t kEventKinds = 16;
 
 /// "namespaces_changed" …: as in the enumeration.
 std::string_view name_of(EventKind kind);

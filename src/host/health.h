@@ -47,6 +47,7 @@ struct FenceInfo {
 
 struct NamespaceHealth {
   std::uint32_t nsid = 0;
+  bool attached = true;  // false: the controller has removed it
   /// Why I/O does not go on although the connection is live; empty if it does.
   std::string stopped;
   /// The user may say `accept`: what is there differs from what was there.

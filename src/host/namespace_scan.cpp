@@ -160,13 +160,10 @@ std::string describe(std::span<const std::uint32_t> nsids) {
 
 Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& association,
                                                                   std::uint32_t nsid,
-                                                                  Duration timeout) {
+                                                                  Duration timeout,
+                                                                  std::string& why) {
   Scan scan{.association = association, .timeout = timeout};
-  std::string why;
   auto ns = co_await look_at(scan, nsid, why);
-  if (!why.empty()) {
-    log(LogLevel::warning, fmt::format("{}: {}", association.params().subnqn, why));
-  }
   if (ns && std::erase(association.unsure_namespaces, nsid) != 0) {
     co_return fail(fmt::format("the controller cannot tell of namespace {} now", nsid), EAGAIN);
   }

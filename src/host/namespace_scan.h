@@ -1,6 +1,8 @@
 // Which namespaces a controller has, read over its admin queue.
 #pragma once
 
+#include <string>
+
 #include "host/association.h"
 #include "host/task.h"
 
@@ -20,11 +22,12 @@ Task<Result<void>> scan_namespaces(Association& association, Duration timeout);
 Task<Result<std::vector<std::uint32_t>>> list_namespaces(Association& association,
                                                          Duration timeout);
 
-/// One namespace as it is now; nullptr if it is not active or cannot be served (which is logged).
-/// Fails if the controller does not answer; with EAGAIN if it refuses without saying that there is
-/// no such namespace.
+/// One namespace as it is now; nullptr if it is not active or cannot be served, with the reason in
+/// `why` (empty if it is just not there). Fails if the controller does not answer; with EAGAIN if
+/// it refuses without saying that there is no such namespace.
 Task<Result<std::shared_ptr<const Namespace>>> identify_namespace(Association& association,
                                                                   std::uint32_t nsid,
-                                                                  Duration timeout);
+                                                                  Duration timeout,
+                                                                  std::string& why);
 
 }  // namespace nvmf::host

@@ -56,6 +56,7 @@ struct RescanReport {
     std::string why;
   };
   std::vector<std::uint32_t> active;      // what the controller lists now
+  std::vector<std::uint32_t> added;       // of these, what is served from now on: new, or back
   std::vector<std::uint32_t> not_served;  // of these, what this connection does not serve
   std::vector<std::uint32_t> gone;        // served, and not listed any more
   std::vector<Stopped> stopped;           // served, and not going on, with the reason

@@ -31,6 +31,7 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
       io_share_(*loops_.at(0), kPassthroughWaitersMax),
       alone_(*loops_[0], kPassthroughWaitersMax),
       look_(*loops_[0], kRescanWaitersMax),
+      newcomers_(*loops_[0], kNewcomersWaitersMax),
       tasks_(*loops_.at(0)),
       replays_(*loops_[0]),
       reconnect_(params_.loss, jitter_seed(params_)),
@@ -80,6 +81,8 @@ Task<void> RemoteSubsystem::run() {
     const bool came = !association_->ending();
     if (came) {
       state_ = State::live;
+      for (std::size_t i = 0; i < states_.size(); ++i) states_[i].told = to_be_told(i);
+      told_live_ = true;
       events_.on_live();
     }
     do {
@@ -109,38 +112,51 @@ Task<void> RemoteSubsystem::wind_down() {
   co_await association_->shut_down();
 }
 
+RemoteSubsystem::NamespaceState RemoteSubsystem::new_state(const Namespace& ns) {
+  NamespaceState s;
+  s.shared = std::make_shared<NamespaceShared>(params_.unflushed);
+  s.shared->rules = params_.rules;
+  if (params_.unflushed == Unflushed::replay) {
+    s.shared->replay_bytes = std::max<std::size_t>(params_.replay_bytes_max / groups_.size(), 1);
+  }
+  s.shared->unflushed.set_cache(association_->info.volatile_write_cache);
+  s.attached = true;
+  s.told = {.size_bytes = ns.info.size_bytes, .read_only = ns.info.read_only};
+  return s;
+}
+
+std::shared_ptr<RangeHolds> RemoteSubsystem::holds_of_all() const {
+  return RangeHolds::make({loops_.data(), loops_.data() + groups_.size()});
+}
+
+void RemoteSubsystem::add_replayer(NamespaceState& s, const std::shared_ptr<const Namespace>& ns) {
+  if (params_.unflushed != Unflushed::replay) return;
+  s.replayer = std::make_unique<NamespaceDevice>(ns, *groups_[0], RangeHolds::make({loops_[0]}), 0);
+}
+
+/// Before any reactor knows of them.
 void RemoteSubsystem::make_devices() {
   const std::size_t reactors = std::min(loops_.size(), association_->queues().size());
-  std::vector<std::shared_ptr<RangeHolds>> holds;
-  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
-    holds.push_back(RangeHolds::make({loops_.data(), loops_.data() + reactors}));
-    auto shared = std::make_shared<NamespaceShared>(params_.unflushed);
-    shared->rules = params_.rules;
-    if (params_.unflushed == Unflushed::replay) {
-      shared->replay_bytes = std::max<std::size_t>(params_.replay_bytes_max / reactors, 1);
-    }
-    shared->unflushed.set_cache(association_->info.volatile_write_cache);
-    states_.push_back({.shared = std::move(shared)});
-  }
   for (std::size_t r = 0; r < reactors; ++r) {
     groups_.push_back(std::make_unique<QueueGroup>(*loops_[r]));
     groups_.back()->set_patience(patience());
     groups_.back()->set_retry_delays(association_->info.retry_delays);
-    auto& devices = devices_.emplace_back();
-    for (std::size_t i = 0; i < namespaces_.size(); ++i) {
-      devices.push_back(std::make_unique<NamespaceDevice>(namespaces_[i], *groups_.back(), holds[i],
-                                                          r, states_[i].shared));
+  }
+  if (reactors == 0) {
+    namespaces_.clear();  // nothing could be asked of them
+    return;
+  }
+  for (const auto& ns : namespaces_) {
+    NamespaceState& s = states_.emplace_back(new_state(*ns));
+    const auto holds = holds_of_all();
+    for (std::size_t r = 0; r < reactors; ++r) {
+      s.devices.push_back(std::make_unique<NamespaceDevice>(ns, *groups_[r], holds, r, s.shared));
     }
+    add_replayer(s, ns);
+    by_nsid_[ns->info.nsid] = states_.size() - 1;
   }
-  if (reactors != 0) {
-    bare_ = std::make_unique<NamespaceDevice>(std::make_shared<Namespace>(), *groups_[0],
-                                              RangeHolds::make({loops_[0]}), 0);
-  }
-  if (params_.unflushed != Unflushed::replay) return;
-  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
-    states_[i].replayer = std::make_unique<NamespaceDevice>(namespaces_[i], *groups_[0],
-                                                            RangeHolds::make({loops_[0]}), 0);
-  }
+  bare_ = std::make_unique<NamespaceDevice>(std::make_shared<Namespace>(), *groups_[0],
+                                            RangeHolds::make({loops_[0]}), 0);
 }
 
 /// Reactors that have no queue this time are lent one.
@@ -192,10 +208,15 @@ Task<void> RemoteSubsystem::shut_groups(int waiting_error, int later_error, Dura
 }
 
 std::size_t RemoteSubsystem::index_of(std::uint32_t nsid) const {
-  const auto found =
-      std::ranges::lower_bound(namespaces_, nsid, {}, [](const auto& ns) { return ns->info.nsid; });
-  if (found == namespaces_.end() || (*found)->info.nsid != nsid) return namespaces_.size();
-  return static_cast<std::size_t>(found - namespaces_.begin());
+  const auto found = by_nsid_.find(nsid);
+  return found == by_nsid_.end() ? kNoIndex : found->second;
+}
+
+std::vector<NamespaceDevice*> RemoteSubsystem::devices_on(std::size_t reactor) const {
+  std::vector<NamespaceDevice*> devices;
+  devices.reserve(states_.size());
+  for (const NamespaceState& s : states_) devices.push_back(s.devices[reactor].get());
+  return devices;
 }
 
 void RemoteSubsystem::emit(HostEvent event) {
@@ -206,8 +227,8 @@ void RemoteSubsystem::emit(HostEvent event) {
 
 BlockDevice* RemoteSubsystem::device(std::size_t reactor, std::uint32_t nsid) {
   const std::size_t index = index_of(nsid);
-  if (reactor >= devices_.size() || index == namespaces_.size()) return nullptr;
-  return devices_[reactor][index].get();
+  if (reactor >= groups_.size() || index == kNoIndex) return nullptr;
+  return states_[index].devices[reactor].get();
 }
 
 Health RemoteSubsystem::health() const {
@@ -249,8 +270,9 @@ Health RemoteSubsystem::health() const {
 }
 
 Task<void> RemoteSubsystem::describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all) {
+  const std::vector<NamespaceDevice*> devices = devices_on(reactor);
   co_await switch_to(*loops_[reactor]);
-  for (std::size_t i = 0; i < all.size(); ++i) devices_[reactor][i]->describe(all[i]);
+  for (std::size_t i = 0; i < all.size(); ++i) devices[i]->describe(all[i]);
   co_await switch_to(*loops_[0]);
 }
 
@@ -259,11 +281,12 @@ Task<std::vector<NamespaceHealth>> RemoteSubsystem::namespace_health() {
   std::vector<NamespaceHealth> all(states_.size());
   for (std::size_t i = 0; i < all.size(); ++i) {
     all[i].nsid = namespaces_[i]->info.nsid;
+    all[i].attached = states_[i].attached;
     all[i].stopped = states_[i].stopped;
     all[i].acceptable = states_[i].found != nullptr;
     all[i].unflushed = states_[i].shared->unflushed.count();
   }
-  for (std::size_t r = 0; r < devices_.size() && state_ != State::ended; ++r) {
+  for (std::size_t r = 0; r < groups_.size() && state_ != State::ended; ++r) {
     co_await describe_on(r, all);
   }
   co_return all;

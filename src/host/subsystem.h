@@ -4,6 +4,10 @@
 // The other loops are reactors, and loops[0] is one of them. device(r, nsid) belongs to reactor r:
 // it may be looked up on the control loop and is used on loops[r] only.
 //
+// Namespaces come, change and go. What the controller has when it is connected to is served, and
+// what it has added later; each keeps its devices until the end, so that whoever uses one that was
+// removed sees errors, and goes on when the same disk is back under its NSID.
+//
 // Life. start() → on_live() → on_ended(), or start() → on_ended(); between them any number of
 // on_lost() → on_live_again(). A lost association is followed by another one (bring_up(), all its
 // queues in the place of the old ones); meanwhile requests wait. on_ended() comes when LossPolicy's
@@ -14,6 +18,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -37,12 +43,19 @@
 namespace nvmf::host {
 
 struct SubsystemEvents {
-  /// All queues are live; namespaces() and device() have their final values. Once.
+  /// All queues are live; namespaces() has what there is. Once.
   virtual void on_live() = 0;
   /// The association is lost and another one will be tried for.
   virtual void on_lost(const Error& /*reason*/) {}
   /// I/O goes on; info() may say other things than before.
   virtual void on_live_again() {}
+  // Of namespaces, after on_live(): find(), device(), attached() and io_state() say how it is.
+  /// It is there: the controller has a new one, or one that had gone is back (the same devices).
+  virtual void on_namespace_attached(std::uint32_t /*nsid*/) {}
+  /// The controller has removed it: its devices fail everything.
+  virtual void on_namespace_detached(std::uint32_t /*nsid*/) {}
+  /// Its size, read_only or io_state() is another one.
+  virtual void on_namespace_changed(std::uint32_t /*nsid*/) {}
   /// Something happened; what can be done about it has been done. Also for what the calls above
   /// tell, after these.
   virtual void on_event(const HostEvent& /*event*/) {}
@@ -56,6 +69,32 @@ struct SubsystemEvents {
 
 /// stop() takes no longer.
 inline constexpr Duration kStopTimeMax = std::chrono::milliseconds(1500);
+/// Namespaces that one connection has had, those that have gone included: of each it keeps the
+/// devices (some 75 KiB with four reactors), and a controller might rotate identifiers without end.
+/// The controller's others are not served.
+inline constexpr std::size_t kNamespacesKeptMax = 4096;
+/// Those who look for new namespaces and wait for one another: the controller's notices, one
+/// rescan, one command of a tool's, a reconnect.
+inline constexpr std::size_t kNewcomersWaitersMax = kAsyncEventSlotsMax + 3;
+
+/// Sentences about namespaces that go to the log in ten seconds; see LogLimiter.
+inline constexpr unsigned kNamespaceSentences = 40;
+
+/// What becomes of requests to a namespace.
+enum class IoState : std::uint8_t {
+  live,     // they are carried out
+  waiting,  // they wait for the target, or for it to be known as the same disk
+  failing,  // likewise, but they fail by now
+};
+
+/// What SubsystemEvents was last told of a namespace.
+struct NamespaceTold {
+  bool attached = false;
+  IoState state = IoState::waiting;
+  std::uint64_t size_bytes = 0;
+  bool read_only = false;
+  friend bool operator==(const NamespaceTold&, const NamespaceTold&) = default;
+};
 
 struct OwnBarrier;
 
@@ -92,7 +131,8 @@ class RemoteSubsystem {
   /// There is an association now.
   [[nodiscard]] bool live() const { return state_ == State::live; }
   [[nodiscard]] const ConnectParams& params() const { return params_; }
-  /// From on_live() on; by rising NSID.
+  /// From on_live() on: first what there was then, by rising NSID, then what was added, in that
+  /// order; also those that have gone.
   [[nodiscard]] const std::vector<std::shared_ptr<const Namespace>>& namespaces() const {
     return namespaces_;
   }
@@ -103,8 +143,13 @@ class RemoteSubsystem {
   /// Reactors that have a queue: 0 to reactors() - 1. Fewer than loops if fewer queues were
   /// granted.
   [[nodiscard]] std::size_t reactors() const { return groups_.size(); }
-  /// nullptr if there is no such namespace.
+  /// As it is now, or was when it was last seen; nullptr if there never was one.
+  [[nodiscard]] const Namespace* find(std::uint32_t nsid) const;
+  /// Stays the same; nullptr if there never was such a namespace.
   [[nodiscard]] BlockDevice* device(std::size_t reactor, std::uint32_t nsid);
+  /// The controller has it, as far as is known.
+  [[nodiscard]] bool attached(std::uint32_t nsid) const;
+  [[nodiscard]] IoState io_state(std::uint32_t nsid) const;
   /// What the controller said of itself; nullptr unless live.
   [[nodiscard]] const AssociationInfo* info() const;
   /// In any state.
@@ -139,6 +184,11 @@ class RemoteSubsystem {
   /// What is known of one of namespaces_ beside what it is.
   struct NamespaceState {
     std::shared_ptr<NamespaceShared> shared;
+    /// By reactor: each is used on its own; the vector stays as it was when this was made.
+    std::vector<std::unique_ptr<NamespaceDevice>> devices;
+    bool attached = false;
+    bool failing = false;  // although the connection is live: it was stopped for too long
+    NamespaceTold told;
     std::string stopped;  // why its I/O waits or fails; empty: it goes on
     /// What is there instead, if the user may accept it.
     std::shared_ptr<const Namespace> found;
@@ -152,16 +202,29 @@ class RemoteSubsystem {
   Task<void> run();
   Task<void> wind_down();
   void make_devices();
+  [[nodiscard]] NamespaceState new_state(const Namespace& ns);
+  [[nodiscard]] std::shared_ptr<RangeHolds> holds_of_all() const;
+  void add_replayer(NamespaceState& s, const std::shared_ptr<const Namespace>& ns);
   Task<void> attach_queues();
   Task<void> return_lent_queues();
   Task<void> shut_groups(int waiting_error, int later_error, Duration drain);
   Task<void> shut_group(QueueGroup& group, int waiting_error, int later_error, Duration drain);
-  /// `done(group, devices)` on each reactor, soon; in the order of the calls.
+  /// For those who leave this loop: they must not look at states_.
+  [[nodiscard]] std::vector<NamespaceDevice*> devices_on(std::size_t reactor) const;
+  /// `what(device)` on each reactor, soon; in the order of the calls.
   template <class Do>
-  void on_reactors(Do what) {
+  void on_devices(std::size_t index, Do what) {
     for (std::size_t r = 0; r < groups_.size(); ++r) {
-      loops_[r]->post(
-          [group = groups_[r].get(), devices = &devices_[r], what] { what(*group, *devices); });
+      loops_[r]->post([device = states_[index].devices[r].get(), what] { what(*device); });
+    }
+  }
+  /// Likewise for each namespace, with one post to a reactor.
+  template <class Do>
+  void on_all_devices(Do what) {
+    for (std::size_t r = 0; r < groups_.size(); ++r) {
+      loops_[r]->post([devices = devices_on(r), what] {
+        for (NamespaceDevice* device : devices) what(*device);
+      });
     }
   }
   Task<void> describe_on(std::size_t reactor, std::vector<NamespaceHealth>& all);
@@ -188,7 +251,6 @@ class RemoteSubsystem {
   Task<bool> drained(std::size_t index);
   Task<Result<RescanReport>> look_again();
   Task<void> identify_again(const PassthroughPlan& plan);
-  std::vector<std::uint32_t> tell_not_served(const std::vector<std::uint32_t>& active);
   [[nodiscard]] std::vector<std::size_t> reached(Scope scope, std::uint32_t nsid) const;
   /// How many of them are.
   [[nodiscard]] std::ptrdiff_t stopped_of(const std::vector<std::size_t>& indexes) const;
@@ -215,10 +277,25 @@ class RemoteSubsystem {
   void on_timer();
   void fail_stopped();
   [[nodiscard]] std::optional<Duration> patience() const;
+  // subsystem_namespaces.cpp
   void judge(std::size_t index, const std::shared_ptr<const Namespace>& found);
   void stop_namespace(std::size_t index, std::string why, bool fail_now);
   void resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found);
+  Task<Result<std::shared_ptr<const Namespace>>> identify_surely(std::uint32_t nsid);
+  Task<bool> check_known(std::size_t index);
   Task<void> check_namespaces(std::vector<std::uint32_t> nsids);
+  Task<Result<std::vector<std::uint32_t>>> look_for_new(std::vector<std::uint32_t> nsids);
+  Task<void> look_at_new(std::uint32_t nsid);
+  Task<void> serve_found();
+  Task<void> serve(std::shared_ptr<const Namespace> ns);
+  [[nodiscard]] std::vector<std::uint32_t> not_served_of(
+      const std::vector<std::uint32_t>& active) const;
+  void tell_not_served(const std::vector<std::uint32_t>& active);
+  [[nodiscard]] IoState io_state_at(std::size_t index) const;
+  [[nodiscard]] NamespaceTold to_be_told(std::size_t index) const;
+  void log_namespace(LogLevel level, const std::string& sentence);
+  void tell_users(std::size_t index);
+  void tell_all_users();
   // subsystem_replay.cpp
   void count_unflushed();
   void begin_replay(std::size_t index);
@@ -228,7 +305,8 @@ class RemoteSubsystem {
 
   /// Stamps, counts and tells it.
   void emit(HostEvent event);
-  [[nodiscard]] std::size_t index_of(std::uint32_t nsid) const;  // namespaces_.size(): none
+  static constexpr std::size_t kNoIndex = ~std::size_t{0};
+  [[nodiscard]] std::size_t index_of(std::uint32_t nsid) const;
 
   ConnectParams params_;
   std::vector<transport::Loop*> loops_;
@@ -243,17 +321,18 @@ class RemoteSubsystem {
   std::vector<std::shared_ptr<const Namespace>> namespaces_;
   std::vector<std::string> refused_namespaces_;
   std::vector<std::unique_ptr<QueueGroup>> groups_;  // by reactor
-  std::vector<NamespaceState> states_;               // as namespaces_
-  std::vector<std::vector<std::unique_ptr<NamespaceDevice>>>
-      devices_;  // by reactor, as namespaces_
+  std::deque<NamespaceState> states_;                // as namespaces_; references stay
+  std::map<std::uint32_t, std::size_t> by_nsid_;     // the index of each
+  bool told_live_ = false;                           // on_live() was called
   /// For the last groups, when there are fewer queues than there were.
   std::vector<std::unique_ptr<LentQueue>> lent_;
   /// For tools' I/O commands that belong to no namespace's device: they are let through while
   /// those stand still, or go to namespaces that are not served.
   std::unique_ptr<NamespaceDevice> bare_;
-  SlotShare io_share_;  // of the I/O queues' commands, for passthrough
-  SlotShare alone_;     // one: who has frontends stand still
-  SlotShare look_;      // one: who looks at the namespaces for rescan()
+  SlotShare io_share_;   // of the I/O queues' commands, for passthrough
+  SlotShare alone_;      // one: who has frontends stand still
+  SlotShare look_;       // one: who looks at the namespaces for rescan()
+  SlotShare newcomers_;  // one: who serves namespaces that are new
   std::vector<OwnRequest*> own_requests_;
   Gate tasks_;  // those that use association_
   Gate replays_;
@@ -265,7 +344,8 @@ class RemoteSubsystem {
   std::string last_attempt_;
   std::uint64_t losses_ = 0;
   EventCounts event_counts_{};
-  std::vector<std::uint32_t> not_served_;  // told of
+  std::vector<std::uint32_t> not_served_;  // told of; rising
+  LogLimiter namespace_log_{kNamespaceSentences};
   Instant safe_at_{};  // from then on nothing of associations before is executed
   Signal* waiter_ = nullptr;
   transport::Timer timer_;

@@ -140,8 +140,8 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send(const PassthroughCommand& com
   bool lost = false;
   if (!command.io) co_return co_await send_admin(command, plan, lost);
   const std::size_t index = index_of(plan.sqe.nsid);
-  if (index == namespaces_.size()) co_return co_await send_io(*bare_, command, plan, lost);
-  auto outcome = co_await send_io(*devices_[0][index], command, plan, lost);
+  if (index == kNoIndex) co_return co_await send_io(*bare_, command, plan, lost);
+  auto outcome = co_await send_io(*states_[index].devices[0], command, plan, lost);
   // Copies of what was written before (--unflushed=replay) must not come over it after a loss.
   const UnflushedWrites& unflushed = states_[index].shared->unflushed;
   const bool copies = unflushed.mode() == Unflushed::replay && unflushed.count() != 0;
@@ -218,7 +218,7 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_io(NamespaceDevice& device,
     r.timeout = command.timeout;
     r.changes = plan.changes != Scope::none;
     const std::size_t index = index_of(plan.sqe.nsid);
-    if (plan.blocks_known && index != namespaces_.size()) {
+    if (plan.blocks_known && index != kNoIndex) {
       const std::uint32_t shift = namespaces_[index]->block_shift;
       const std::uint64_t most = kWholeNamespaceBytes >> shift;
       r.offset_bytes = std::min(plan.first_lba, most) << shift;
@@ -317,10 +317,8 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_alone(const PassthroughComman
   if (outcome && still(losses)) co_await identify_again(plan);
   const std::vector<std::size_t> changed = reached(plan.changes, plan.sqe.nsid);
   for (const auto& b : barriers) {
-    NamespaceDevice& device = *devices_[0][b->index];
-    if (b->quiet) {
-      on_reactors([i = b->index](QueueGroup&, auto& devices) { devices[i]->quiesce(false); });
-    }
+    NamespaceDevice& device = *states_[b->index].devices[0];
+    if (b->quiet) on_devices(b->index, [](NamespaceDevice& d) { d.quiesce(false); });
     if (b->held) {
       device.release_barrier(b->request,
                              lost && std::ranges::find(changed, b->index) != changed.end());
@@ -339,7 +337,8 @@ Task<Result<void>> RemoteSubsystem::stand_still(std::vector<std::unique_ptr<OwnB
   });
   limit.arm(until);
   for (std::size_t i = 0; i < barriers.size(); ++i) {
-    own[i] = {.device = devices_[0][barriers[i]->index].get(), .request = &barriers[i]->request};
+    own[i] = {.device = states_[barriers[i]->index].devices[0].get(),
+              .request = &barriers[i]->request};
     own_requests_.push_back(&own[i]);
     own[i].device->submit_barrier(barriers[i]->request);
   }
@@ -365,7 +364,7 @@ Task<Result<void>> RemoteSubsystem::stand_still(std::vector<std::unique_ptr<OwnB
   }
   for (const auto& b : barriers) {
     b->quiet = true;
-    on_reactors([i = b->index](QueueGroup&, auto& devices) { devices[i]->quiesce(true); });
+    on_devices(b->index, [](NamespaceDevice& d) { d.quiesce(true); });
   }
   for (const auto& b : barriers) {
     while (!co_await drained(b->index)) {
@@ -380,9 +379,10 @@ Task<Result<void>> RemoteSubsystem::stand_still(std::vector<std::unique_ptr<OwnB
 /// Nothing of the namespace is in flight on any reactor.
 Task<bool> RemoteSubsystem::drained(std::size_t index) {
   bool empty = true;
-  for (std::size_t r = 0; r < devices_.size(); ++r) {
+  for (std::size_t r = 0; r < groups_.size(); ++r) {
+    const NamespaceDevice& device = *states_[index].devices[r];
     co_await switch_to(*loops_[r]);
-    empty = empty && devices_[r][index]->in_flight() == 0;
+    empty = empty && device.in_flight() == 0;
     co_await switch_to(*loops_[0]);
   }
   co_return empty;
@@ -390,7 +390,7 @@ Task<bool> RemoteSubsystem::drained(std::size_t index) {
 
 /// What was written is made safe: what counts as unflushed is flushed, and copies of it are void.
 Task<Result<void>> RemoteSubsystem::flush_own(std::size_t index, Instant until) {
-  NamespaceDevice& device = *devices_[0][index];
+  NamespaceDevice& device = *states_[index].devices[0];
   if (states_[index].shared->unflushed.count() == 0) co_return Result<void>{};
   Awaited<BlockRequest> flush(*loops_[0]);
   flush.op = BlockOp::flush;
@@ -410,30 +410,9 @@ Task<void> RemoteSubsystem::identify_again(const PassthroughPlan& plan) {
   if (plan.identify == Scope::none) co_return;
   std::vector<std::uint32_t> nsids;
   if (plan.identify == Scope::one_namespace) nsids.push_back(plan.sqe.nsid);
+  const bool all = nsids.empty();
   co_await check_namespaces(std::move(nsids));
-  if (!plan.list_changes || !live()) co_return;
-  const auto active = co_await list_namespaces(*association_, params_.admin_timeout);
-  if (!active) co_return;
-  tell_not_served(*active);
-}
-
-/// Each is told once, as long as it is there.
-std::vector<std::uint32_t> RemoteSubsystem::tell_not_served(
-    const std::vector<std::uint32_t>& active) {
-  std::vector<std::uint32_t> not_served;
-  for (const std::uint32_t nsid : active) {
-    if (index_of(nsid) == namespaces_.size()) not_served.push_back(nsid);
-  }
-  HostEvent event{.kind = EventKind::namespaces_not_served};
-  std::ranges::set_difference(not_served, not_served_, std::back_inserter(event.nsids));
-  not_served_ = not_served;
-  if (event.nsids.empty()) return not_served;
-  event.message = fmt::format(
-      "{} has {} namespaces that this connection does not serve: connect "
-      "again to use them",
-      params_.subnqn, event.nsids.size());
-  emit(std::move(event));
-  return not_served;
+  if (plan.list_changes && !all && live()) (void)co_await look_for_new({});
 }
 
 /// One after the other: what asks for it must not take the slots that are needed to act on the
@@ -451,18 +430,22 @@ Task<Result<RescanReport>> RemoteSubsystem::rescan() {
   co_return report;
 }
 
-/// check_namespaces() judges each that is served; what the list says beside that is for the report.
 Task<Result<RescanReport>> RemoteSubsystem::look_again() {
   if (!live()) co_return fail(params_.name + " is not connected", ENOTCONN);
-  auto active = co_await list_namespaces(*association_, params_.admin_timeout);
-  if (!active) co_return std::unexpected(active.error());
-  co_await check_namespaces({});
+  std::vector<bool> there;
+  for (const NamespaceState& s : states_) there.push_back(s.attached);
+  for (std::size_t i = 0; i < there.size(); ++i) {
+    if (!co_await check_known(i)) break;
+  }
+  auto active = co_await look_for_new({});
+  if (!active && live()) co_return std::unexpected(active.error());
   if (!live()) co_return fail(params_.name + " was lost while it was looked at", ENOTCONN);
   RescanReport report;
   report.active = std::move(*active);
-  report.not_served = tell_not_served(report.active);
+  report.not_served = not_served_of(report.active);
   for (std::size_t i = 0; i < namespaces_.size(); ++i) {
     const std::uint32_t nsid = namespaces_[i]->info.nsid;
+    if (states_[i].attached && (i >= there.size() || !there[i])) report.added.push_back(nsid);
     if (!std::ranges::binary_search(report.active, nsid)) report.gone.push_back(nsid);
     if (!states_[i].stopped.empty()) report.stopped.push_back({nsid, states_[i].stopped});
   }

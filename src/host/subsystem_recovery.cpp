@@ -7,17 +7,11 @@
 
 #include "host/connect_error.h"
 #include "host/log.h"
-#include "host/namespace_scan.h"
-#include "host/same_namespace.h"
 #include "host/subsystem.h"
 
 namespace nvmf::host {
 
 namespace {
-
-// A namespace of which the controller cannot tell just now, after it said that it has changed.
-constexpr int kIdentifyTries = 10;
-constexpr Duration kIdentifyPause = std::chrono::milliseconds(500);
 
 double seconds(Duration d) {
   return std::chrono::duration<double>(d).count();
@@ -48,6 +42,7 @@ void RemoteSubsystem::begin_loss(const Error& reason) {
   arm_timers();
   cancel_passthrough(nullptr, ENOTCONN);
   events_.on_lost(reason);
+  tell_all_users();
   emit({.kind = EventKind::connection_lost, .message = reason.message});
 }
 
@@ -62,9 +57,7 @@ Task<void> RemoteSubsystem::end_association() {
   const AssociationEnd end = a.how_it_ended();
   const Instant lifts_at = nothing_executes_from(end, params_);
   safe_at_ = std::max(safe_at_, lifts_at);
-  on_reactors([lifts_at](QueueGroup&, auto& devices) {
-    for (const auto& device : devices) device->settle_losses(lifts_at);
-  });
+  on_all_devices([lifts_at](NamespaceDevice& device) { device.settle_losses(lifts_at); });
   for (const NamespaceState& s : states_) {
     if (s.replayer) s.replayer->settle_losses(lifts_at);
   }
@@ -79,12 +72,12 @@ Task<void> RemoteSubsystem::end_association() {
 
 /// What an earlier process may have left under way.
 void RemoteSubsystem::hold_writes() {
-  if (params_.hold_writes <= Duration::zero() || !params_.fence || devices_.empty()) return;
+  if (params_.hold_writes <= Duration::zero() || !params_.fence || groups_.empty()) return;
   const bool never = params_.hold_writes == Duration::max();
   const Instant lifts_at = never ? kNever : loops_[0]->now() + params_.hold_writes;
   safe_at_ = std::max(safe_at_, lifts_at);
-  loops_[0]->post([this, lifts_at] {
-    for (const auto& device : devices_[0]) device->fence_all(lifts_at);
+  loops_[0]->post([devices = devices_on(0), lifts_at] {
+    for (NamespaceDevice* device : devices) device->fence_all(lifts_at);
   });
 }
 
@@ -150,6 +143,7 @@ Task<std::optional<Error>> RemoteSubsystem::try_once() {
     }
     judge(i, found != there.end() ? *found : nullptr);
   }
+  co_await serve_found();
   co_await attach_queues();
   if (association_->ending() || stop_asked_) {
     const Error reason = association_->ending() ? association_->end_reason() : Error{"", 0};
@@ -172,21 +166,25 @@ Task<void> RemoteSubsystem::resume_all() {
   failing_ = false;
   state_ = State::live;
   // A timer that is due meanwhile finds it live: what was failing fails no more.
-  std::vector<std::size_t> going_on;
-  for (std::size_t i = 0; i < states_.size(); ++i) {
-    if (states_[i].stopped.empty()) going_on.push_back(i);
+  std::vector<const NamespaceState*> going_on;
+  for (const NamespaceState& s : states_) {
+    if (s.stopped.empty()) going_on.push_back(&s);
   }
   const RetryDelays delays = association_->info.retry_delays;
   for (std::size_t r = 0; r < groups_.size(); ++r) {
-    co_await switch_to(*loops_[r]);
-    groups_[r]->set_retry_delays(delays);
-    for (const std::size_t i : going_on) devices_[r][i]->set_failing(0);
+    std::vector<NamespaceDevice*> devices;
+    for (const NamespaceState* s : going_on) devices.push_back(s->devices[r].get());
+    QueueGroup& group = *groups_[r];
+    co_await switch_to(group.loop());
+    group.set_retry_delays(delays);
+    for (NamespaceDevice* device : devices) device->set_failing(0);
     co_await switch_to(*loops_[0]);
   }
   if (stop_asked_) co_return;
   for (std::size_t i = 0; i < states_.size(); ++i) begin_replay(i);
   arm_timers();
   events_.on_live_again();
+  tell_all_users();
   emit({.kind = EventKind::connection_live,
         .message = fmt::format("connected to {} again", params_.subnqn)});
 }
@@ -231,13 +229,12 @@ void RemoteSubsystem::on_timer() {
       log(LogLevel::warning,
           fmt::format("{}: requests fail until the target is back (--fast_io_fail_tmo)",
                       params_.name));
-      on_reactors([](QueueGroup&, auto& devices) {
-        for (const auto& device : devices) device->set_failing(EIO);
-      });
+      on_all_devices([](NamespaceDevice& device) { device.set_failing(EIO); });
       // What is in flight on queues that are still being wound up fails with them.
       if (association_ != nullptr && association_->ending()) {
         association_->end(association_->end_reason());
       }
+      tell_all_users();
     }
   }
   fail_stopped();
@@ -248,7 +245,9 @@ void RemoteSubsystem::fail_stopped() {
   for (std::size_t i = 0; i < states_.size(); ++i) {
     if (states_[i].fails_at > loops_[0]->now()) continue;
     states_[i].fails_at = Instant::max();
-    on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(EIO); });
+    states_[i].failing = true;
+    on_devices(i, [](NamespaceDevice& device) { device.set_failing(EIO); });
+    tell_users(i);
   }
 }
 
@@ -265,11 +264,14 @@ Result<void> RemoteSubsystem::set_policy(const LossPolicy& policy) {
     failing_ = false;
     for (std::size_t i = 0; i < states_.size(); ++i) {
       if (!states_[i].stopped.empty()) continue;
-      on_reactors([i](QueueGroup&, auto& devices) { devices[i]->set_failing(0); });
+      on_devices(i, [](NamespaceDevice& device) { device.set_failing(0); });
     }
   }
-  on_reactors([p = patience()](QueueGroup& group, auto&) { group.set_patience(p); });
+  for (std::size_t r = 0; r < groups_.size(); ++r) {
+    loops_[r]->post([group = groups_[r].get(), p = patience()] { group->set_patience(p); });
+  }
   if (state_ == State::live || state_ == State::lost) arm_timers();
+  tell_all_users();
   wake();
   return {};
 }
@@ -278,149 +280,6 @@ Result<void> RemoteSubsystem::reset() {
   if (!live()) return fail(params_.name + " is not connected", ENOTCONN);
   association_->lose(Error{"the controller was reset on request", ECONNRESET});
   return {};
-}
-
-// ---- the same disk ----
-
-/// `found` is what the controller has now under the NSID; nullptr: nothing that could be served.
-void RemoteSubsystem::judge(std::size_t index, const std::shared_ptr<const Namespace>& found) {
-  NamespaceState& s = states_[index];
-  const Namespace& known = *namespaces_[index];
-  if (found == nullptr) {
-    s.found.reset();
-    return stop_namespace(index,
-                          fmt::format("the controller has no namespace {} any more; it goes on "
-                                      "when that is back",
-                                      known.info.nsid),
-                          false);
-  }
-  if (!params_.rules.check_identity) return resume_namespace(index, found);
-  const auto same = same_namespace(known, *found, params_.weak_identity);
-  if (same) return resume_namespace(index, found);
-  // Memory for parts of blocks has been made for this size of them.
-  const bool acceptable = found->block_shift == known.block_shift;
-  s.found = acceptable ? found : nullptr;
-  stop_namespace(index,
-                 fmt::format("{}; {}", same.error().message,
-                             acceptable ? fmt::format("if it is the right disk all the same, say "
-                                                      "`nvmf accept {}`",
-                                                      known.info.name)
-                                        : "to use it as it is now, disconnect and connect again"),
-                 false);
-}
-
-void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fail_now) {
-  NamespaceState& s = states_[index];
-  const bool was_stopped = !s.stopped.empty();
-  const bool news = s.stopped != why;
-  s.stopped = std::move(why);
-  const auto most = patience();
-  if (!was_stopped && most) {
-    const Instant since = state_ == State::lost ? reconnect_.lost_at() : loops_[0]->now();
-    s.fails_at = since + *most;
-  }
-  if (fail_now) s.fails_at = loops_[0]->now();
-  on_reactors([index](QueueGroup&, auto& devices) { devices[index]->pause(); });
-  if (s.replayer) s.replayer->pause();
-  cancel_passthrough(devices_[0][index].get(), ESTALE);
-  if (state_ == State::live || state_ == State::lost) fail_stopped();
-  arm_timers();
-  if (!news) return;
-  HostEvent event{.kind = EventKind::namespace_stopped};
-  event.message = fmt::format("{} is stopped: {}", namespaces_[index]->info.name, s.stopped);
-  event.nsids = {namespaces_[index]->info.nsid};
-  log(LogLevel::error, event.message);
-  emit(std::move(event));
-}
-
-void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found) {
-  NamespaceState& s = states_[index];
-  const bool was_stopped = !s.stopped.empty();
-  const std::uint64_t size_before = namespaces_[index]->info.size_bytes;
-  s.stopped.clear();
-  s.found.reset();
-  s.fails_at = Instant::max();
-  // Once there was one, there is: what a controller says while it has no namespace, or no more
-  // than its own default, means little.
-  if (association_ != nullptr && association_->info.volatile_write_cache) {
-    s.shared->unflushed.set_cache(true);
-  }
-  namespaces_[index] = found;
-  if (s.replayer) s.replayer->resume(found);
-  // What has to be written again comes first; replay() lets the clients go on.
-  const bool wait = s.must_replay;
-  // While the connection is lost, resume_all() says when requests do not fail any more.
-  const bool is_live = state_ == State::live;
-  on_reactors([index, found, wait, is_live](QueueGroup&, auto& devices) {
-    if (is_live) devices[index]->set_failing(0);
-    devices[index]->resume(found, !wait);
-  });
-  begin_replay(index);
-  const BlockInfo& now = found->info;
-  if (was_stopped) {
-    HostEvent event{.kind = EventKind::namespace_resumed, .message = now.name + " goes on"};
-    event.nsids = {now.nsid};
-    log(LogLevel::info, event.message);
-    emit(std::move(event));
-  }
-  if (now.size_bytes == size_before) return;
-  HostEvent event{.kind = EventKind::namespace_resized};
-  event.message =
-      fmt::format("{} has {} bytes now, {} before", now.name, now.size_bytes, size_before);
-  event.nsids = {now.nsid};
-  event.size_bytes_before = size_before;
-  event.size_bytes = now.size_bytes;
-  emit(std::move(event));
-}
-
-Result<void> RemoteSubsystem::accept(std::uint32_t nsid) {
-  const std::size_t index = index_of(nsid);
-  if (index == namespaces_.size()) {
-    return fail(fmt::format("{} has no namespace {}", params_.name, nsid), ENOENT);
-  }
-  NamespaceState& s = states_[index];
-  if (s.found == nullptr) {
-    return fail(fmt::format("{} is not waiting to be accepted{}", namespaces_[index]->info.name,
-                            s.stopped.empty() ? "" : ": " + s.stopped),
-                ENOENT);
-  }
-  if (state_ != State::live) {
-    // The next association is compared with what was accepted.
-    namespaces_[index] = std::exchange(s.found, nullptr);
-    s.stopped = "accepted; it goes on when the connection is back";
-    return {};
-  }
-  resume_namespace(index, s.found);
-  return {};
-}
-
-/// The controller says that these have changed; empty: any may have.
-Task<void> RemoteSubsystem::check_namespaces(std::vector<std::uint32_t> nsids) {
-  for (std::size_t i = 0; i < namespaces_.size(); ++i) {
-    const std::uint32_t nsid = namespaces_[i]->info.nsid;
-    if (!nsids.empty() && std::ranges::find(nsids, nsid) == nsids.end()) continue;
-    auto found = co_await identify_namespace(*association_, nsid, params_.admin_timeout);
-    for (int tries = 0; tries < kIdentifyTries && !found && found.error().code == EAGAIN; ++tries) {
-      co_await sleep(*loops_[0], kIdentifyPause);
-      if (association_->ending() || stop_asked_) co_return;
-      found = co_await identify_namespace(*association_, nsid, params_.admin_timeout);
-    }
-    if (!found && found.error().code == EAGAIN) {
-      // The next association has to look at it before it is used.
-      association_->lose(found.error());
-      co_return;
-    }
-    // The association is about to end; the next one looks at everything. It may still be on its
-    // way to being used: the controller tells of a change once.
-    if (!found || association_->ending() || stop_asked_) co_return;
-    if (*found == nullptr) {
-      states_[i].found.reset();
-      // It is the controller's own word: there is nothing to wait for.
-      stop_namespace(i, fmt::format("the controller has removed namespace {}", nsid), true);
-    } else {
-      judge(i, *found);
-    }
-  }
 }
 
 }  // namespace nvmf::host

@@ -106,9 +106,10 @@ void RemoteSubsystem::begin_replay(std::size_t index) {
 Task<std::vector<ReplayLog::Entry>> RemoteSubsystem::replay_entries(std::size_t index) {
   const std::uint64_t flushed = states_[index].shared->unflushed.flushed_mark();
   std::vector<ReplayLog::Entry> entries;
-  for (std::size_t r = 0; r < devices_.size(); ++r) {
+  for (std::size_t r = 0; r < groups_.size(); ++r) {
+    const NamespaceDevice& device = *states_[index].devices[r];
     co_await switch_to(*loops_[r]);
-    const ReplayLog& log = *devices_[r][index]->replay_log();
+    const ReplayLog& log = *device.replay_log();
     for (std::size_t i = 0; i < log.size(); ++i) {
       if (log.at(i).mark > flushed) entries.push_back(log.at(i));
     }
@@ -171,8 +172,9 @@ Task<void> RemoteSubsystem::replay(std::size_t index) {
   }
   s.must_replay = false;
   s.replaying = false;
+  tell_users(index);
   if (!s.stopped.empty()) co_return;
-  on_reactors([index](QueueGroup&, auto& devices) { devices[index]->go_on(); });
+  on_devices(index, [](NamespaceDevice& device) { device.go_on(); });
 }
 
 }  // namespace nvmf::host

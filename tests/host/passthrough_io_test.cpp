@@ -443,11 +443,13 @@ TEST_F(PassthroughIo, CopiesThatAreWrittenAgainDoNotComeOverAToolsWrite) {
 TEST_F(PassthroughIo, RescanTellsWhatIsNewAndWhatIsGone) {
   go();
   target.add_namespace(9, 64);
+  target.add_namespace(10, 64).id.lbaf[0].ms = 8;
   target.namespaces.erase(2);
   const auto report = rescan();
   ASSERT_TRUE(report && *report);
-  EXPECT_EQ((*report)->active, (std::vector<std::uint32_t>{1, 9}));
-  EXPECT_EQ((*report)->not_served, (std::vector<std::uint32_t>{9}));
+  EXPECT_EQ((*report)->active, (std::vector<std::uint32_t>{1, 9, 10}));
+  EXPECT_EQ((*report)->added, (std::vector<std::uint32_t>{9}));
+  EXPECT_EQ((*report)->not_served, (std::vector<std::uint32_t>{10}));
   EXPECT_EQ((*report)->gone, (std::vector<std::uint32_t>{2}));
   ASSERT_EQ((*report)->stopped.size(), 1u);
   EXPECT_EQ((*report)->stopped[0].nsid, 2u);

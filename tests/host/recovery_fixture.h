@@ -27,7 +27,14 @@ struct Watcher final : host::SubsystemEvents {
   }
   void on_live_again() override { ++again; }
   void on_event(const host::HostEvent& event) override { events.push_back(event); }
+  void on_namespace_attached(std::uint32_t nsid) override { tell("attached", nsid); }
+  void on_namespace_detached(std::uint32_t nsid) override { tell("detached", nsid); }
+  void on_namespace_changed(std::uint32_t nsid) override { tell("changed", nsid); }
   void on_ended(const Error& reason) override { ended = reason; }
+  void tell(const char* what, std::uint32_t nsid) {
+    users_told.push_back(what + (" " + std::to_string(nsid)));
+  }
+  std::vector<std::string> users_told;
   std::vector<host::HostEvent> events;
   int live = 0;
   int lost = 0;
