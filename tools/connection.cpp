@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -12,7 +13,9 @@
 #include "host/fence_time.h"
 #include "host/log.h"
 #include "nvme/address.h"
+#include "nvme/print.h"
 #include "nvme/text.h"
+#include "stats_format.h"
 #include "tool_program.h"
 #include "transport/tcp/pdu_border.h"
 
@@ -153,6 +156,7 @@ Result<void> Connection::record_live() {
   const host::AssociationInfo* info = subsystem_->info();
   if (info == nullptr) return {};  // lost again already: then the next one is recorded
   remember_controller(*info, *controller_);
+  controller_text_ = nvme::print(info->controller);
   if (options_.discovery) return {};  // nothing is written to it, and nothing to be waited for
   const host::SilenceFacts facts = {.katt_ms = info->katt_ms,
                                     .traffic_based = info->traffic_based_keep_alive,
@@ -210,12 +214,19 @@ Result<void> Connection::make_faces_of_all() {
                          .grace = kServeGrace,
                          .on_gone = [this](const std::string& how) { face_gone(how); },
                          .identity = [this](std::uint32_t nsid) { return identity(nsid); },
-                         .writes_held_at_most = writes_held_at_most_};
+                         .writes_held_at_most = writes_held_at_most_,
+                         .texts = texts()};
   // Only reactors that have a queue serve clients.
   context.loops.resize(subsystem_->reactors());
   faces_ = std::make_unique<Faces>(make_faces(context));
   for (const auto& ns : subsystem_->namespaces()) faces_->attached(disk(ns->info.nsid));
   return {};
+}
+
+std::vector<ConnectionText> Connection::texts() {
+  return {{"state", [this] { return state_text(status({})); }},
+          {"identify", [this] { return controller_text_; }},
+          {"stats", [this] { return stats_text(std::array{subsystem_->statistics()}); }}};
 }
 
 /// With the last face, what the connection was for has gone.

@@ -63,6 +63,7 @@ class Connection final : public host::SubsystemEvents {
   Result<void> make_faces_of_all();
   [[nodiscard]] std::string identity(std::uint32_t nsid) const;
   [[nodiscard]] frontends::Disk disk(std::uint32_t nsid);
+  [[nodiscard]] std::vector<ConnectionText> texts();
   void face_gone(const std::string& how);
   [[nodiscard]] bool has_faces() const { return faces_ && state_ != State::ending; }
   void serving(const Result<void>& started);
@@ -119,6 +120,7 @@ class Connection final : public host::SubsystemEvents {
   std::unique_ptr<Faces> faces_;
   std::unique_ptr<Command> command_;
   State state_ = State::connecting;
+  std::string controller_text_;                 // its Identify data then
   std::unique_ptr<nlohmann::json> controller_;  // what the last live association told of it
   Instant live_at_{};
   std::optional<Duration> writes_held_at_most_;  // as FaceContext has it

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "connect_options.h"
+#include "connection_texts.h"
 #include "control/runtime_dir.h"
 #include "frontends/frontend.h"
 #include "transport/loop.h"
@@ -37,6 +38,8 @@ struct FaceContext {
   std::function<std::string(std::uint32_t nsid)> identity = {};
   /// How long writes may be held, at the start or after a loss; nothing: for ever.
   std::optional<Duration> writes_held_at_most = {};
+  /// What there is to read about the connection.
+  std::vector<ConnectionText> texts = {};
 };
 
 /// A frontend, and what this program has to know of it beside that. Destroyed after its frontend

@@ -54,6 +54,8 @@ class FuseFace final : public Face {
                      .source = context.name,
                      .read_only = context.options.params.read_only,
                      .allow_other = context.options.allow_other};
+    for (const ConnectionText& text : context.texts)
+      options.texts.push_back({text.name, text.text});
     options.grace = context.grace;
     options.on_unmounted = [this] {
       mounted_ = false;

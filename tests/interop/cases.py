@@ -20,6 +20,8 @@ PACKAGE_OF_PROGRAM = {
     "nbd-client": "nbd-client",
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "fusermount3": "fuse3",
     "nbdinfo": "libnbd-bin",
     "nbdcopy": "libnbd-bin",
     "qemu-img": "qemu-utils",
