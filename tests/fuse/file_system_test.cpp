@@ -125,16 +125,34 @@ TEST_F(FileSystemTest, ZeroesAndNeverDeallocates) {
 
 TEST_F(FileSystemTest, IsAllData) {
   mount();
-  const auto seek = [&](std::uint64_t offset, int whence) {
-    fuse_lseek_in in{};
-    in.offset = offset;
-    in.whence = static_cast<std::uint32_t>(whence);
-    return kernel_->ask(FUSE_LSEEK, kDisk1, bytes_of(in));
-  };
   EXPECT_EQ(seek(5, SEEK_DATA).as<fuse_lseek_out>().offset, 5u);
   EXPECT_EQ(seek(5, SEEK_HOLE).as<fuse_lseek_out>().offset, kDiskBytes);
   EXPECT_EQ(seek(kDiskBytes, SEEK_DATA).error, ENXIO);
   EXPECT_EQ(seek(kDiskBytes, SEEK_HOLE).error, ENXIO);
+}
+
+TEST_F(FileSystemTest, FindsHolesWhereTheDeviceKnowsOfThem) {
+  disk_.extent_bytes = 4096;
+  mount(38, 1);
+  kernel_->write(kDisk1, 3 << 20, pattern(8192, 1));
+  EXPECT_EQ(seek(0, SEEK_DATA).as<fuse_lseek_out>().offset, 3u << 20);
+  EXPECT_EQ(disk_.questions, (3 << 20) / 4096 / 64 + 1);
+  EXPECT_EQ(seek(0, SEEK_HOLE).as<fuse_lseek_out>().offset, 0u);
+  EXPECT_EQ(seek((3 << 20) + 5, SEEK_HOLE).as<fuse_lseek_out>().offset, (3u << 20) + 8192);
+  EXPECT_EQ(seek((3 << 20) + 5, SEEK_DATA).as<fuse_lseek_out>().offset, (3u << 20) + 5);
+  EXPECT_EQ(seek((3 << 20) + 8192, SEEK_DATA).error, ENXIO) << "there is no more";
+  kernel_->write(kDisk1, kDiskBytes - 1, pattern(1, 1));
+  EXPECT_EQ(seek(kDiskBytes - 4096, SEEK_HOLE).as<fuse_lseek_out>().offset, kDiskBytes);
+  disk_.fail = EIO;
+  EXPECT_EQ(seek(0, SEEK_DATA).as<fuse_lseek_out>().offset, 0u) << "what is not known is data";
+}
+
+TEST_F(FileSystemTest, AsksOnlySoOftenForHoles) {
+  disk_.extent_bytes = 512;  // 8192 of them
+  mount(38, 1);
+  EXPECT_EQ(seek(0, SEEK_DATA).as<fuse_lseek_out>().offset,
+            kSeekQuestionsMax * kExtentsAtOnce * 512);
+  EXPECT_EQ(disk_.questions, static_cast<int>(kSeekQuestionsMax));
 }
 
 TEST_F(FileSystemTest, HasASizeThatIsNotOursToChange) {

@@ -90,6 +90,15 @@ class FileSystemTest : public testing::Test {
     for (int i = 0; i < 20'000 && disk_.hanging != how_many; ++i) std::this_thread::sleep_for(1ms);
     return disk_.hanging == how_many;
   }
+  std::uint64_t send_seek(std::uint64_t offset, int whence) {
+    fuse_lseek_in in{};
+    in.offset = offset;
+    in.whence = static_cast<std::uint32_t>(whence);
+    return kernel_->send(FUSE_LSEEK, kDisk1, bytes_of(in));
+  }
+  Answer seek(std::uint64_t offset, int whence) {
+    return kernel_->wait(send_seek(offset, whence)).value_or(Answer{.error = ETIMEDOUT});
+  }
   /// The namespace as the host tells of it.
   frontends::Disk live(frontends::DiskState state = frontends::DiskState::live) {
     frontends::Disk disk{.info = devices_.front()->info(), .state = state};

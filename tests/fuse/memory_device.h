@@ -1,6 +1,7 @@
 // A disk in memory whose requests can be made to wait: one device per loop, all of the same disk.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -25,6 +26,8 @@ struct MemoryDisk {
   std::atomic<int> zeroed{0};
   std::atomic<int> no_hole{0};
   std::atomic<int> abandoned{0};
+  std::uint64_t extent_bytes = 0;  // 0: nobody knows of any
+  std::atomic<int> questions{0};
 };
 
 class MemoryDevice final : public host::BlockDevice {
@@ -48,6 +51,25 @@ class MemoryDevice final : public host::BlockDevice {
     }
     loop_.post([this, &r] { serve(r); });
   }
+  /// Bytes that are zero are holes, in pieces of `extent_bytes`.
+  bool extents(host::ExtentsRequest& r) override {
+    if (disk_.extent_bytes == 0) return BlockDevice::extents(r);
+    ++disk_.questions;
+    if (disk_.hang) {
+      asking_.push_back(&r);
+      ++disk_.hanging;
+      return false;
+    }
+    if (disk_.questions % 2 == 0) {  // sometimes at once, and sometimes not
+      find(r);
+      return true;
+    }
+    loop_.post([this, &r] {
+      find(r);
+      r.complete(r);
+    });
+    return false;
+  }
   void abandon(host::BlockRequest& /*request*/) override { ++disk_.abandoned; }
   /// On the loop's thread.
   void let_go() {
@@ -55,9 +77,29 @@ class MemoryDevice final : public host::BlockDevice {
       --disk_.hanging;
       serve(*r);
     }
+    for (host::ExtentsRequest* r : std::exchange(asking_, {})) {
+      --disk_.hanging;
+      find(*r);
+      r->complete(*r);
+    }
   }
 
  private:
+  void find(host::ExtentsRequest& r) {
+    const std::scoped_lock lock(disk_.mutex);
+    r.error = disk_.fail;
+    r.count = 0;
+    std::uint64_t at = r.offset_bytes;
+    const std::uint64_t end = r.offset_bytes + r.length_bytes;
+    while (at < end && r.count < r.extents.size()) {
+      const std::uint64_t next = std::min(end, (at / disk_.extent_bytes + 1) * disk_.extent_bytes);
+      const bool zeroes = std::all_of(disk_.bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                                      disk_.bytes.begin() + static_cast<std::ptrdiff_t>(next),
+                                      [](std::byte b) { return b == std::byte{0}; });
+      r.extents[r.count++] = {next - at, zeroes};
+      at = next;
+    }
+  }
   void serve(host::BlockRequest& r) {
     r.error = disk_.fail;
     if (r.error == 0) apply(r);
@@ -96,6 +138,7 @@ class MemoryDevice final : public host::BlockDevice {
   MemoryDisk& disk_;
   host::BlockInfo info_;
   std::vector<host::BlockRequest*> hanging_;
+  std::vector<host::ExtentsRequest*> asking_;
 };
 
 }  // namespace nvmf::fuse::test

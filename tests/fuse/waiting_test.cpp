@@ -130,6 +130,24 @@ TEST_F(FileSystemTest, ReadsWhatIsLeftWhenTheNamespaceShrinksMeanwhile) {
   EXPECT_EQ(end.data.size(), 0u);
 }
 
+TEST_F(FileSystemTest, LooksForHolesWithoutHoldingUpAnybody) {
+  disk_.extent_bytes = 4096;
+  options_.grace = 50ms;
+  mount(38, 1);
+  disk_.hang = true;
+  std::vector<std::uint64_t> seeks;
+  for (std::size_t i = 0; i < kSeeksMax; ++i) seeks.push_back(send_seek(0, SEEK_DATA));
+  ASSERT_TRUE(hangs(static_cast<int>(kSeeksMax)));
+  EXPECT_EQ(seek(7, SEEK_DATA).as<fuse_lseek_out>().offset, 7u) << "one too many: all is data";
+  kernel_->interrupt(seeks[1]);
+  EXPECT_EQ(kernel_->wait(seeks[1]).value_or(Answer{}).error, EINTR);
+  begin_stop();
+  EXPECT_EQ(kernel_->wait(seeks[0]).value_or(Answer{}).error, EIO);
+  EXPECT_EQ(stopping_.wait_for(100ms), std::future_status::timeout) << "the device has them";
+  let_go();
+  EXPECT_EQ(stopping_.wait_for(20s), std::future_status::ready);
+}
+
 TEST_F(FileSystemTest, SaysWhatFailed) {
   mount();
   for (const auto& [from, to] : {std::pair{EIO, EIO},

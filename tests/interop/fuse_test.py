@@ -190,7 +190,16 @@ def holes(words):
         check(s.read(0, 1 << 20) == after, "something has changed")
         with open(s.file, "rb") as file:
             check(os.lseek(file.fileno(), 5, os.SEEK_DATA) == 5, "no data")
-            check(os.lseek(file.fileno(), 5, os.SEEK_HOLE) == SIZE, "a hole")
+            at = 0
+            while at < SIZE:  # what is said to be a hole reads as zeroes
+                at = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+                try:
+                    end = os.lseek(file.fileno(), at, os.SEEK_DATA) if at < SIZE else SIZE
+                except OSError as problem:
+                    check(problem.errno == errno.ENXIO, f"{problem}")
+                    end = SIZE
+                check(not any(os.pread(file.fileno(), end - at, at)), f"data at {at}")
+                at = end
 
 
 def file_systems(words):

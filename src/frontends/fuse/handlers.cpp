@@ -202,14 +202,8 @@ void on_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset_b
 
 void on_lseek(fuse_req_t request, fuse_ino_t inode, off_t offset_bytes, int whence,
               fuse_file_info*) {
-  const DiskFile* disk = disk_or_refuse(request, inode);
-  if (disk == nullptr) return;
-  const Seek seek = seek_in(whence, worker().device(*disk).info().size_bytes,
-                            static_cast<std::uint64_t>(offset_bytes));
-  if (seek.error != 0) {
-    ::fuse_reply_err(request, seek.error);
-  } else {
-    ::fuse_reply_lseek(request, static_cast<off_t>(seek.offset_bytes));
+  if (const DiskFile* disk = disk_or_refuse(request, inode)) {
+    worker().seek(request, *disk, whence, static_cast<std::uint64_t>(offset_bytes));
   }
 }
 

@@ -38,6 +38,13 @@ inline constexpr std::uint32_t kMessagesPerTurn = 16;
 /// /sys/module/fuse/parameters/max_user_bgreq is in force.)
 inline constexpr std::uint32_t kBackgroundMax = 256;
 
+/// Programs that look for data or holes at a time, per reactor; to others all is data.
+inline constexpr std::size_t kSeeksMax = 4;
+/// Extents that a device is asked for at once, and how often for one lseek(): each question may be
+/// a command to the controller. Beyond that, what comes is data.
+inline constexpr std::size_t kExtentsAtOnce = 64;
+inline constexpr std::uint32_t kSeekQuestionsMax = 64;
+
 /// How long a request goes on whose owner got a signal while its namespace is live: most signals
 /// do not end the program, and the request is about to be complete. When the target is lost, the
 /// answer is EINTR at once.

@@ -32,7 +32,7 @@ Zeroes zeroes_for(int mode, std::uint64_t size_bytes, std::uint64_t offset_bytes
           .no_hole = what == FALLOC_FL_ZERO_RANGE};
 }
 
-Seek seek_in(int whence, std::uint64_t size_bytes, std::uint64_t offset_bytes) {
+Found seek_in(int whence, std::uint64_t size_bytes, std::uint64_t offset_bytes) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return {.error = EINVAL};
   if (offset_bytes >= size_bytes) return {.error = ENXIO};
   return {.offset_bytes = whence == SEEK_DATA ? offset_bytes : size_bytes};

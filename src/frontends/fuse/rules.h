@@ -34,11 +34,11 @@ struct Zeroes {
                                 std::uint64_t length_bytes);
 
 /// SEEK_DATA and SEEK_HOLE, where all is data as far as we know.
-struct Seek {
+struct Found {
   int error = 0;
   std::uint64_t offset_bytes = 0;
 };
-[[nodiscard]] Seek seek_in(int whence, std::uint64_t size_bytes, std::uint64_t offset_bytes);
+[[nodiscard]] Found seek_in(int whence, std::uint64_t size_bytes, std::uint64_t offset_bytes);
 
 /// The errno that a program sees of a BlockRequest's.
 [[nodiscard]] int file_error(int block_error);

@@ -27,6 +27,7 @@ Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, E
       events_(std::move(events)),
       tree_(std::make_shared<const Tree>()),
       slots_(*this, slot_counts(reactors)),
+      seeks_(loop, [this] { report(); }),
       patience_(loop.timers(), [this] { end_patience(); }),
       grace_(loop.timers(), [this] { give_up_all(); }),
       retry_(loop.timers(), [this] {
@@ -34,7 +35,7 @@ Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, E
       }) {}
 
 Worker::~Worker() {
-  NVMF_CHECK(waiting_ == 0 && busy_ == 0);
+  NVMF_CHECK(waiting_ == 0 && busy_ == 0 && seeks_.waiting() == 0 && seeks_.busy() == 0);
 }
 
 Worker* Worker::current() {
@@ -177,6 +178,11 @@ void Worker::write_zeroes(fuse_req* request, const DiskFile& disk, std::uint64_t
   submit(slot, request, disk);
 }
 
+void Worker::seek(fuse_req* request, const DiskFile& disk, int whence, std::uint64_t offset_bytes) {
+  seeks_.seek(request, device(disk), whence, offset_bytes);
+  if (hurried_) seeks_.give_up_all(EIO);
+}
+
 void Worker::submit(Slot& slot, fuse_req* request, const DiskFile& disk) {
   slot.nsid = disk.nsid;
   slot.device = &device(disk);
@@ -252,6 +258,7 @@ void Worker::give_up(Slot& slot, int error) {
 
 void Worker::give_up_all() {
   for (Slot& slot : slots_.all()) give_up(slot, EIO);
+  seeks_.give_up_all(EIO);
   report();
 }
 
@@ -298,12 +305,12 @@ void Worker::stop(Duration grace) {
   stopping_ = true;
   reading_ = false;
   watch_.reset();
-  if (waiting_ != 0) grace_.arm(loop_.now() + grace);
+  if (waiting_ + seeks_.waiting() != 0) grace_.arm(loop_.now() + grace);
   report();
 }
 
 void Worker::report() {
-  if (!stopping_ || waiting_ != 0) return;
+  if (!stopping_ || waiting_ + seeks_.waiting() != 0) return;
   if (!std::exchange(quiet_told_, true)) {
     grace_.cancel();
     patience_.cancel();
@@ -311,7 +318,7 @@ void Worker::report() {
     interrupted_.clear();
     events_.quiet();
   }
-  if (busy_ != 0 || std::exchange(idle_told_, true)) return;
+  if (busy_ + seeks_.busy() != 0 || std::exchange(idle_told_, true)) return;
   events_.idle();
 }
 

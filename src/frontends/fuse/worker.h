@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "frontends/fuse/seeks.h"
 #include "frontends/fuse/session.h"
 #include "frontends/fuse/slots.h"
 #include "frontends/fuse/tree.h"
@@ -67,6 +68,7 @@ class Worker {
   void write(fuse_req* request, const DiskFile& disk, const std::byte* data, std::size_t size_bytes,
              std::uint64_t offset_bytes, bool durable);
   void flush(fuse_req* request, const DiskFile& disk);
+  void seek(fuse_req* request, const DiskFile& disk, int whence, std::uint64_t offset_bytes);
   void write_zeroes(fuse_req* request, const DiskFile& disk, std::uint64_t offset_bytes,
                     std::uint64_t length_bytes, bool no_hole);
 
@@ -102,6 +104,7 @@ class Worker {
   Events events_;
   std::shared_ptr<const Tree> tree_;
   Slots slots_;
+  Seeks seeks_;
   Slot* receiving_ = nullptr;  // what the next message is read into
   Session* session_ = nullptr;
   std::unique_ptr<transport::FdWatch> watch_;
