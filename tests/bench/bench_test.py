@@ -97,6 +97,12 @@ def writes_a_table(programs, source):
             text = table.read()
         check("its table has every workload",
               len(rows) == 5 and all(title in text for title in rows), text)
+        if "nothing through NBD and FUSE" not in done.stdout:
+            with open(f"{folder}/faces.json", encoding="utf-8") as faces:
+                rows_of_faces = json.load(faces)
+            ratios = [row["ratio"] for of in rows_of_faces.values() for row in of if "ratio" in row]
+            check("it compares faces", len(ratios) == 8 and all(ratio > 0 for ratio in ratios)
+                  and "nvmf-connect --fuse" in done.stdout, rows_of_faces)
         floors = [row["ratio_to_floor"] for of in rows.values() for row in of
                   if row["contender"].startswith("floor")]
         check("the better floor is 1", all(0 < ratio <= 1 for ratio in floors) and 1.0 in floors,
