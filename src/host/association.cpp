@@ -105,6 +105,12 @@ Task<PassedThrough> Association::pass(nvme::Sqe sqe, transport::DataDirection di
                                   [this](std::uint16_t cid) { spawn(abort(0, cid)); });
 }
 
+Task<PassedThrough> Association::ask(nvme::Sqe sqe, std::span<std::byte> data, Duration timeout) {
+  const Gate::Pass inside(tasks_);
+  co_return co_await admin_->pass(sqe, transport::DataDirection::from_controller, data, timeout,
+                                  false, [this](std::uint16_t cid) { spawn(abort(0, cid)); });
+}
+
 Task<Result<const nvme::EffectsLog*>> Association::effects() {
   const Gate::Pass inside(tasks_);
   if (effects_asked_ || (info.controller.lpa & nvme::kLpaEffects) == 0) co_return effects_.get();

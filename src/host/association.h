@@ -138,6 +138,10 @@ class Association {
   /// A tool's admin command (AdminQueue::pass()), aborted when it is overdue.
   Task<PassedThrough> pass(nvme::Sqe sqe, transport::DataDirection direction,
                            std::span<std::byte> data, Duration timeout, bool changes_data);
+  /// An admin command of our own that only asks for something that can be done without: on the
+  /// slots of passthrough, and aborted when it is overdue, so that a slow answer ends no
+  /// connection.
+  Task<PassedThrough> ask(nvme::Sqe sqe, std::span<std::byte> data, Duration timeout);
   /// Commands Supported and Effects, of the NVM command set: read once; nullptr if the controller
   /// has none, or does not tell. It stays as long as this. EBUSY if too many wait for it already;
   /// otherwise an error is why the association ended. Without it nothing must be sent: it may say

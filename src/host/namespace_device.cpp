@@ -129,6 +129,24 @@ void NamespaceDevice::abandon(BlockRequest& request) {
   }
 }
 
+/// A query changes nothing and waits for nothing that is held here.
+bool NamespaceDevice::extents(ExtentsRequest& request) {
+  const std::uint64_t size = info_.size_bytes;
+  request.count = 0;
+  request.error = group_.shut_error();
+  if (request.offset_bytes >= size || request.length_bytes > size - request.offset_bytes ||
+      request.length_bytes == 0) {
+    request.error = EINVAL;
+  }
+  if (request.error != 0) return true;
+  if (shared_->extents == nullptr || !ns_->tells_allocated || held_back()) {
+    request.answer_data();
+    return true;
+  }
+  shared_->extents->look_up(group_.loop(), info_.nsid, request);
+  return false;
+}
+
 /// The one place where a request is judged.
 int NamespaceDevice::check(const BlockRequest& r) const {
   const BlockInfo& info = info_;

@@ -24,6 +24,7 @@
 
 #include "host/block_device.h"
 #include "host/bounce.h"
+#include "host/extents.h"
 #include "host/health.h"
 #include "host/io_queue.h"
 #include "host/loss_fences.h"
@@ -49,7 +50,8 @@ struct PartOutcome {
 struct NamespaceShared {
   explicit NamespaceShared(Unflushed mode) : unflushed(mode) {}
   SafetyRules rules;
-  std::size_t replay_bytes = 0;  // Unflushed::replay: of each device
+  std::size_t replay_bytes = 0;      // Unflushed::replay: of each device
+  ExtentsSource* extents = nullptr;  // nullptr: all of it is data
   UnflushedWrites unflushed;
 };
 
@@ -65,6 +67,7 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   [[nodiscard]] const BlockInfo& info() const override { return info_; }
   void submit(BlockRequest& request) override;
   void abandon(BlockRequest& request) override;
+  bool extents(ExtentsRequest& request) override;
 
   // Passthrough: namespace_passthrough.cpp.
   /// A tool's command, in its turn among the requests: its fields, `offset_bytes`, `length_bytes`

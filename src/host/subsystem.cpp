@@ -32,10 +32,13 @@ RemoteSubsystem::RemoteSubsystem(ConnectParams params, std::vector<transport::Lo
       alone_(*loops_[0], kPassthroughWaitersMax),
       look_(*loops_[0], kRescanWaitersMax),
       newcomers_(*loops_[0], kNewcomersWaitersMax),
+      extents_share_(*loops_[0], kExtentsWaitersMax),
       tasks_(*loops_.at(0)),
       replays_(*loops_[0]),
       reconnect_(params_.loss, jitter_seed(params_)),
-      timer_(loops_[0]->timers(), [this] { on_timer(); }) {}
+      timer_(loops_[0]->timers(), [this] { on_timer(); }) {
+  extents_share_.set_slots(kExtentsCommandsMax);
+}
 
 RemoteSubsystem::~RemoteSubsystem() {
   NVMF_CHECK(state_ == State::idle || state_ == State::ended);
@@ -116,6 +119,7 @@ RemoteSubsystem::NamespaceState RemoteSubsystem::new_state(const Namespace& ns) 
   NamespaceState s;
   s.shared = std::make_shared<NamespaceShared>(params_.unflushed);
   s.shared->rules = params_.rules;
+  s.shared->extents = this;
   if (params_.unflushed == Unflushed::replay) {
     s.shared->replay_bytes = std::max<std::size_t>(params_.replay_bytes_max / groups_.size(), 1);
   }

@@ -29,6 +29,7 @@
 #include "host/block_device.h"
 #include "host/bring_up.h"
 #include "host/events.h"
+#include "host/extents.h"
 #include "host/health.h"
 #include "host/lent_queue.h"
 #include "host/namespace_device.h"
@@ -98,7 +99,7 @@ struct NamespaceTold {
 
 struct OwnBarrier;
 
-class RemoteSubsystem {
+class RemoteSubsystem final : private ExtentsSource {
  public:
   RemoteSubsystem(ConnectParams params, std::vector<transport::Loop*> loops,
                   SubsystemEvents& events);
@@ -263,6 +264,11 @@ class RemoteSubsystem {
   /// What passthrough has waiting, nothing of it sent: on one device, or (nullptr) on all.
   void cancel_passthrough(const NamespaceDevice* device, int error);
 
+  // subsystem_extents.cpp
+  void look_up(transport::Loop& home, std::uint32_t nsid, ExtentsRequest& request) override;
+  [[nodiscard]] bool tells_extents(std::uint32_t nsid) const;
+  Task<void> find_extents(transport::Loop& home, std::uint32_t nsid, ExtentsRequest& request);
+
   // subsystem_recovery.cpp
   void take(std::unique_ptr<Association> association);
   Task<void> end_association();
@@ -329,10 +335,12 @@ class RemoteSubsystem {
   /// For tools' I/O commands that belong to no namespace's device: they are let through while
   /// those stand still, or go to namespaces that are not served.
   std::unique_ptr<NamespaceDevice> bare_;
-  SlotShare io_share_;   // of the I/O queues' commands, for passthrough
-  SlotShare alone_;      // one: who has frontends stand still
-  SlotShare look_;       // one: who looks at the namespaces for rescan()
-  SlotShare newcomers_;  // one: who serves namespaces that are new
+  SlotShare io_share_;         // of the I/O queues' commands, for passthrough
+  SlotShare alone_;            // one: who has frontends stand still
+  SlotShare look_;             // one: who looks at the namespaces for rescan()
+  SlotShare newcomers_;        // one: who serves namespaces that are new
+  SlotShare extents_share_;    // of the admin queue's commands, for find_extents()
+  bool extents_slow_ = false;  // this association's controller is not asked any more
   std::vector<OwnRequest*> own_requests_;
   Gate tasks_;  // those that use association_
   Gate replays_;

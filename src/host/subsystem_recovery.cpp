@@ -23,6 +23,7 @@ void RemoteSubsystem::take(std::unique_ptr<Association> association) {
   association_ = std::move(association);
   io_share_.set_slots(
       std::max(association_->info.io_queue_entries / kPassthroughIoShare, std::uint32_t{1}));
+  extents_slow_ = false;
   association_->made();
   association_->on_namespaces_changed = [this](std::vector<std::uint32_t> nsids) {
     return check_namespaces(std::move(nsids));
