@@ -319,9 +319,16 @@ void NbdLink::send(NbdRequest& request) {
   request.link = this;
   request.place = in_flight_.size();
   in_flight_.push_back(&request);
-  if (issue(request) < 0) {
+  issuing_ = &request;
+  const std::int64_t cookie = issue(request);
+  const bool over = std::exchange(issuing_, nullptr) == nullptr;
+  if (cookie < 0) {
     // Not sent, not to be called back: it comes back with all others.
     return lose(nbd_error("a request could not be sent"), true);
+  }
+  // See on_completion(). With a dead connection, the command goes with the handle.
+  if (over && nbd_aio_is_dead(handle_) != 1) {
+    nbd_aio_command_completed(handle_, static_cast<std::uint64_t>(cookie));
   }
   settle(false);
 }
@@ -354,14 +361,18 @@ std::int64_t NbdLink::issue(NbdRequest& request) {
   return -1;
 }
 
-/// Inside libnbd. 1: it may forget the command.
+/// Inside libnbd. 1: it may forget the command; 0: not yet, for the function that issues it still
+/// reads its cookie at the end (libnbd 1.14 does so even if the command was freed meanwhile).
 int NbdLink::on_completion(void* user_data, int* error) {
   auto& request = *static_cast<NbdRequest*>(user_data);
+  NbdLink& self = *request.link;
   // What no server can say: libnbd gives up what a lost connection left unanswered.
   request.lost = *error == ENOTCONN;
   request.error = *error;
-  if (!request.lost) request.link->ended_.push_back(&request);
-  return 1;
+  if (!request.lost) self.ended_.push_back(&request);
+  if (self.issuing_ != &request) return 1;
+  self.issuing_ = nullptr;
+  return 0;
 }
 
 /// Inside libnbd, with pairs of a length and flags.

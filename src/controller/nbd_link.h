@@ -152,6 +152,7 @@ class NbdLink {
   std::vector<std::string> addresses_;  // still to be tried, the next one last
   std::vector<NbdRequest*> in_flight_;
   std::vector<NbdRequest*> ended_;  // completed, and not yet told
+  NbdRequest* issuing_ = nullptr;   // while libnbd is given it, unless it is over in there
   Error why_;                       // lost: what nbd_lost() is to say
   bool by_server_ = false;
   transport::Timer deadline_;  // of connecting
