@@ -97,6 +97,14 @@ std::map<std::string, std::string> Faces::variables(const host::BlockInfo& first
   return all;
 }
 
+std::vector<std::string> Faces::held() const {
+  std::vector<std::string> all;
+  for (const auto& face : faces_) {
+    for (std::string& sentence : face->held()) all.push_back(std::move(sentence));
+  }
+  return all;
+}
+
 void Faces::describe(json& status) const {
   for (const auto& face : faces_) face->describe(status);
 }

@@ -63,6 +63,9 @@ class Face {
       const host::BlockInfo& first) const = 0;
   /// Not so: it was ended from outside.
   [[nodiscard]] virtual bool serving() const { return true; }
+  /// A sentence for each thing of it that somebody has open and loses at an end now. Takes a
+  /// moment.
+  [[nodiscard]] virtual std::vector<std::string> held() const { return {}; }
   /// Adds what there is to tell of it to the answer of the verb "status".
   virtual void describe(nlohmann::json& /*status*/) const {}
   /// The process ends at once, by force: removes what would stay behind. Calls that return at once
@@ -95,6 +98,7 @@ class Faces {
   /// The first place of each face, with spaces between them. For one that is attached.
   [[nodiscard]] std::string line(const host::BlockInfo& ns) const;
   [[nodiscard]] std::map<std::string, std::string> variables(const host::BlockInfo& first) const;
+  [[nodiscard]] std::vector<std::string> held() const;
   void describe(nlohmann::json& status) const;
   void remove_traces();
 

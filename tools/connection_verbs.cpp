@@ -99,7 +99,9 @@ void Connection::add_verbs() {
   });
   control_.handle("disconnect", [this](const json& args, control::Responder respond) {
     const auto force = args.find("force");
-    respond.succeed({{"pid", ::getpid()}});
+    json held = json::array();
+    if (faces_ && state_ == State::live) held = faces_->held();
+    respond.succeed({{"pid", ::getpid()}, {"held", std::move(held)}});
     ask_end("disconnected on request");
     if (force != args.end() && *force == true) hurry();
   });

@@ -33,17 +33,25 @@ nbd::KernelSystem real_system() {
             if (!pair) return std::unexpected(pair.error());
             return nbd::KernelSocketPair{std::move(pair->ours), std::move(pair->theirs)};
           },
-          .is_deserted = &io::is_deserted};
+          .is_deserted = &io::is_deserted,
+          .is_read = &io::is_read};
 }
 
 class KernelFace final : public Face {
  public:
   explicit KernelFace(const FaceContext& context) : devices_(context.loops, options(context)) {}
 
+  [[nodiscard]] bool serving() const override { return !started_ || !devices_.views().empty(); }
+
+  [[nodiscard]] std::vector<std::string> held() const override { return devices_.held(); }
+
   frontends::Frontend& frontend() override { return devices_; }
 
   void start(std::function<void(Result<void>)> on_started) override {
-    devices_.start(std::move(on_started));
+    devices_.start([this, on_started = std::move(on_started)](Result<void> how) {
+      started_ = true;
+      on_started(std::move(how));
+    });
   }
 
   [[nodiscard]] std::string_view kind() const override { return kDevices; }
@@ -84,12 +92,14 @@ class KernelFace final : public Face {
     o.grace = context.grace;
     o.system = real_system();
     o.incoming = &io::incoming_of;
+    o.on_gone = context.on_gone;
     o.tell = [](bool warning, const std::string& sentence) {
       host::log(warning ? host::LogLevel::warning : host::LogLevel::info, sentence);
     };
     return o;
   }
 
+  bool started_ = false;
   nbd::KernelDevices devices_;
 };
 

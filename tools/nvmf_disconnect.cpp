@@ -113,6 +113,12 @@ int disconnect(const DisconnectWords& words) {
   int status = kExitSuccess;
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     const control::Connection& c = leaving[i].connection;
+    if (answers[i].ok) {
+      for (const auto& sentence : answers[i].fields->value("held", nlohmann::json::array())) {
+        if (!sentence.is_string()) continue;
+        complain(kProgram, fmt::format("{}, which loses it now", sentence.get<std::string>()));
+      }
+    }
     // One that is ending anyway refuses, or hangs up: what counts is that it goes.
     const auto patience =
         answers[i].ok ? until : std::min(until, std::chrono::steady_clock::now() + kAnswerPatience);

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -39,6 +41,11 @@ Result<SocketPair> make_socket_pair(int buffer_bytes) {
 
 std::unique_ptr<transport::Incoming> incoming_of(UniqueFd ours, std::string peer) {
   return std::make_unique<SocketIncoming>(std::move(ours), AF_UNIX, std::move(peer));
+}
+
+bool is_read(int fd) {
+  int unread = 0;
+  return ::ioctl(fd, SIOCOUTQ, &unread) != 0 || unread == 0;
 }
 
 bool is_deserted(int fd) {

@@ -23,6 +23,9 @@ Result<SocketPair> make_socket_pair(int buffer_bytes);
 /// Makes `ours` something that a loop adopts. `peer` is who is at the other end, for messages.
 std::unique_ptr<transport::Incoming> incoming_of(UniqueFd ours, std::string peer);
 
+/// Whether all that was sent on a unix socket has been read at the other end.
+bool is_read(int fd);
+
 /// Whether nobody holds the other end any more.
 bool is_deserted(int fd);
 

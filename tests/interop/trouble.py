@@ -22,11 +22,12 @@ PORT_PATIENCE = 5
 FIO_GRACE = 60
 
 
-def lasting_address():
+def lasting_address(fixed=None):
     """(address, port) that nobody else takes while nobody listens there: neither another test that
-    asks for a free port, nor our own connection attempts, which come from 127.0.0.1."""
+    asks for a free port, nor our own connection attempts, which come from 127.0.0.1. With a `fixed`
+    address the port alone has to be enough."""
     while True:
-        address = ".".join(["127"] + [str(random.randint(1, 254)) for _ in range(3)])
+        address = fixed or ".".join(["127"] + [str(random.randint(1, 254)) for _ in range(3)])
         port = random.randint(PORT_FIRST, EPHEMERAL_FIRST - 1)
         with socket.socket() as probe:
             try:
@@ -40,10 +41,10 @@ class RestartedTarget:
     """nvmf-target in one place for as long as the test runs, whatever happens to the process.
     `namespaces`: what follows --namespace; a file keeps its data when the process is killed."""
 
-    def __init__(self, workspace, namespaces, options=(), nqn=NQN):
+    def __init__(self, workspace, namespaces, options=(), nqn=NQN, address=None):
         self.workspace = workspace
         self.nqn = nqn
-        self.address, self.port = lasting_address()
+        self.address, self.port = lasting_address(address)
         self.control = workspace.path(f"target-{self.port}.sock")
         self.options = list(options)
         self.holds(namespaces)

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <thread>
 
@@ -93,8 +94,13 @@ class KernelDevicesTest : public testing::Test {
                   return KernelSocketPair{std::move(pair->ours), std::move(pair->theirs)};
                 },
                 .is_deserted = &io::is_deserted,
+                .is_read = is_read_,
                 .sysfs = kernel_.sysfs()};
     o.incoming = &io::incoming_of;
+    o.on_gone = [this](const std::string& how) {
+      const std::lock_guard lock(mutex_);
+      gone_ = how;
+    };
     o.tell = [this](bool, const std::string& sentence) {
       const std::lock_guard lock(mutex_);
       told_ += sentence + "\n";
@@ -158,9 +164,11 @@ class KernelDevicesTest : public testing::Test {
   std::map<std::uint32_t, std::vector<std::unique_ptr<test::LoopDevice>>> disks_;
   std::map<std::uint32_t, std::shared_ptr<test::Disk>> shared_;
   std::unique_ptr<KernelDevices> face_;
+  bool (*is_read_)(int fd) = [](int) { return true; };
   bool stopped_ = false;
   std::mutex mutex_;
   std::string told_;
+  std::string gone_;
 };
 
 TEST_F(KernelDevicesTest, NamespaceIsServedOnSeveralConnections) {
@@ -172,7 +180,7 @@ TEST_F(KernelDevicesTest, NamespaceIsServedOnSeveralConnections) {
   const KernelConfig told = kernel_.told(0);
   EXPECT_EQ(told.size_bytes, kDiskBytes);
   EXPECT_EQ(told.block_bytes, 512u);
-  EXPECT_EQ(told.timeout_s, 680u);
+  EXPECT_EQ(told.timeout_s, 665u);
   EXPECT_EQ(told.dead_conn_timeout_s, 600u);
   EXPECT_EQ(told.server_flags,
             kHasFlags | kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes | kCanMultiConn);
@@ -231,7 +239,7 @@ TEST_F(KernelDevicesTest, TakesOverWhatAKilledProcessLeft) {
   EXPECT_TRUE(views()[0].taken_over);
   EXPECT_EQ(views()[0].connections, 3u);
   EXPECT_EQ(kernel_.connects, 0);
-  EXPECT_EQ(kernel_.told(2).timeout_s, 680u);
+  EXPECT_EQ(kernel_.told(2).timeout_s, 665u);
   EXPECT_THAT(told(), HasSubstr("nvmf0n1 goes on as /dev/nbd2, which a process had left behind"));
   expect_serves(2, 3);
   stop();
@@ -310,6 +318,7 @@ TEST_F(KernelDevicesTest, DeviceThatSomebodyElseDisconnectsIsGone) {
   ASSERT_TRUE(kernel_.disconnect(0));
   ASSERT_TRUE(soon([this] { return views().empty(); }));
   EXPECT_THAT(told(), HasSubstr("somebody else has disconnected /dev/nbd0"));
+  EXPECT_EQ(gone_, "/dev/nbd0 was disconnected");
   std::this_thread::sleep_for(50ms);
   EXPECT_FALSE(kernel_.configured(0));
   // When the namespace comes anew, there is a device again.
@@ -363,6 +372,8 @@ TEST_F(KernelDevicesTest, StopSaysWhoHoldsADeviceAndWaitsForNobody) {
   kernel_.write(kernel_.root + "/proc/77/mountinfo", "20 1 43:0 / /mnt rw - ext4 /dev/nbd0 rw");
   make(2);
   ASSERT_TRUE(start({1}));
+  EXPECT_EQ(on_loop([this] { return face_->held(); }),
+            std::vector<std::string>{"/dev/nbd0 is still held by the file system at /mnt"});
   shared_[1]->hang = true;
   std::uint32_t error = 0;
   std::thread asks([&] {
@@ -384,6 +395,17 @@ TEST_F(KernelDevicesTest, StopSaysWhoHoldsADeviceAndWaitsForNobody) {
   EXPECT_NE(error, 0u);
   EXPECT_FALSE(kernel_.configured(0));
   EXPECT_THAT(told(), HasSubstr("/dev/nbd0 is still held by the file system at /mnt"));
+}
+
+TEST_F(KernelDevicesTest, DeviceWhoseRepliesNobodyReadsIsMadeAnew) {
+  static std::atomic<int> looks;
+  looks = 0;
+  // Longer than the patience of two devices' making.
+  is_read_ = [](int) { return ++looks > static_cast<int>(kReaderPatience.count()); };
+  make(2);
+  ASSERT_TRUE(start({1}));
+  EXPECT_GE(kernel_.connects, 2);
+  expect_serves(0, 2);
 }
 
 TEST_F(KernelDevicesTest, WithoutNamespacesThereIsNothingToWaitFor) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -26,7 +27,7 @@ class Kernel final : public SessionOwner {
   explicit Kernel(test::World& w, std::uint16_t flags = kHasFlags | kSendFlush | kSendFua |
                                                         kSendTrim | kCanMultiConn)
       : world(w) {
-    session = std::make_unique<Session>(world.device, flags, world.pool, counters, *this);
+    session = std::make_unique<Session>(world.device, flags, 0, world.pool, counters, *this);
     auto owned = std::make_unique<test::TestStream>();
     stream = owned.get();
     session->attach(std::move(owned));
@@ -188,8 +189,11 @@ TEST(KernelSession, OverAPairOfSockets) {
   ASSERT_TRUE(pair);
   EXPECT_FALSE(io::is_deserted(pair->ours.get()));
   const int kernel = pair->theirs.get();
-  owner.session = std::make_unique<Session>(device, transmission_flags(device.info(), false), pool,
-                                            counters, owner);
+  // As for each connection of the kernel, the beginning of its first reply comes before.
+  ASSERT_EQ(::write(pair->ours.get(), "gDf\x98", 4), 4);
+  EXPECT_FALSE(io::is_read(pair->ours.get()));
+  owner.session = std::make_unique<Session>(device, transmission_flags(device.info(), false), 4,
+                                            pool, counters, owner);
   (*reactor)->post([&] {
     owner.session->attach(
         (*reactor)->adopt(io::incoming_of(std::move(pair->ours), "the kernel"), *owner.session));

@@ -81,8 +81,8 @@ TEST(KernelSysfs, FindsEverybodyWhoHasItOpen) {
 TEST(KernelTimeouts, KernelWaitsLongerThanWeDo) {
   const KernelTimeouts t = kernel_timeouts(4, 600s, 20s);
   EXPECT_EQ(t.connections, 4u);
-  EXPECT_EQ(t.timeout_s, 680u);
-  EXPECT_EQ(t.answer_after, 670s);
+  EXPECT_EQ(t.timeout_s, 665u);
+  EXPECT_EQ(t.answer_after, 655s);
   EXPECT_EQ(t.dead_conn_s, 600u);
   EXPECT_EQ(kernel_timeouts(4, 1s, 20s).dead_conn_s, 60u);
 }
@@ -102,7 +102,7 @@ TEST(KernelTimeouts, DeviceOfSeveralConnectionsIsNeverToldNought) {
   const KernelTimeouts t = fit_timeouts(kernel_timeouts(1, std::nullopt, 20s), 4);
   EXPECT_EQ(t.timeout_s, kKernelForEver_s);
   EXPECT_TRUE(t.answer_after);
-  EXPECT_EQ(fit_timeouts(kernel_timeouts(4, 600s, 20s), 2).timeout_s, 680u);
+  EXPECT_EQ(fit_timeouts(kernel_timeouts(4, 600s, 20s), 2).timeout_s, 665u);
   EXPECT_EQ(fit_timeouts(kernel_timeouts(1, 600s, 20s), 1).timeout_s, 0u);
 }
 

@@ -8,6 +8,13 @@
 #include "nvme/check.h"
 
 namespace nvmf::nbd {
+namespace {
+
+std::string holding(std::uint32_t index, const std::vector<std::string>& holders) {
+  return fmt::format("/dev/nbd{} is still held by {}", index, enumerate(holders));
+}
+
+}  // namespace
 
 KernelDevices::KernelDevices(std::vector<transport::Loop*> loops, KernelDevicesOptions options)
     : loops_(std::move(loops)),
@@ -26,6 +33,19 @@ KernelDevices::KernelDevices(std::vector<transport::Loop*> loops, KernelDevicesO
 }
 
 KernelDevices::~KernelDevices() = default;
+
+std::vector<std::string> KernelDevices::held() const {
+  std::vector<std::string> sentences;
+  auto left = kHoldersLimit;
+  for (const auto& [nsid, device] : devices_) {
+    if (device.state != State::serving || left <= left.zero()) continue;
+    const auto began = std::chrono::steady_clock::now();
+    const auto holders = options_.system.sysfs.holders(device.index, left);
+    if (!holders.empty()) sentences.push_back(holding(device.index, holders));
+    left -= std::chrono::ceil<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
+  }
+  return sentences;
+}
 
 std::string KernelDevices::path(const Device& device) const {
   return fmt::format("/dev/nbd{}", device.index);
@@ -188,6 +208,9 @@ void KernelDevices::gone(const KernelLane::Gone& how) {
     tell(true, fmt::format("somebody else has disconnected {}: {} is not served there any more",
                            path(device), device.disk.info.name));
     device.given_up = true;
+    if (views().empty() && options_.on_gone) {
+      options_.on_gone(fmt::format("{} was disconnected", path(device)));
+    }
   }
   if (device.given_up) {
     if (device.connections == 0) give_up(device);
@@ -252,30 +275,42 @@ void KernelDevices::leave(Device& device, bool even_if_held) {
   const bool keep = stopping_ && device.taken_over && !serves_;
   run([this, nsid = device.disk.info.nsid, name = device.disk.info.name, index = device.index, keep,
        even_if_held] {
-    const std::vector<std::string> holders =
-        keep ? std::vector<std::string>{} : options_.system.sysfs.holders(index, kHoldersLimit);
-    const std::string held =
-        fmt::format("/dev/nbd{} is still held by {}", index, enumerate(holders));
     bool disconnected = false;
     std::string sentence;
     if (keep) {
       sentence =
           fmt::format("/dev/nbd{} is left as it was found, for another process to serve", index);
-    } else if (!holders.empty() && !even_if_held) {
-      sentence = fmt::format("{}: {} has gone, and it sees errors until that is back", held, name);
     } else {
-      if (!holders.empty()) {
-        sentence = fmt::format("{}: it is disconnected all the same, and they see errors", held);
-      }
-      auto done = setup_.disconnect(index);
-      disconnected = done.has_value();
-      if (!done) sentence = done.error().message;
+      disconnected = disconnect(index, name, even_if_held, sentence);
     }
     post([this, nsid, disconnected, sentence = std::move(sentence)] {
       if (!sentence.empty()) tell(true, sentence);
       left(nsid, disconnected);
     });
   });
+}
+
+/// On the worker. Whether it was disconnected, and in `sentence` what there is to tell.
+bool KernelDevices::disconnect(std::uint32_t index, const std::string& name, bool even_if_held,
+                               std::string& sentence) {
+  const auto look = [&] { return options_.system.sysfs.holders(index, kHoldersLimit); };
+  if (!even_if_held) {
+    if (const auto holders = look(); !holders.empty()) {
+      sentence = fmt::format("{}: {} has gone, and it sees errors until that is back",
+                             holding(index, holders), name);
+      return false;
+    }
+  }
+  if (auto done = setup_.disconnect(index); !done) {
+    sentence = done.error().message;
+    return false;
+  }
+  // Whoever had it open still has: nothing waits for our finding out who.
+  if (const auto holders = look(); !holders.empty()) {
+    sentence = fmt::format("{}: it was disconnected all the same, and they see errors",
+                           holding(index, holders));
+  }
+  return true;
 }
 
 void KernelDevices::left(std::uint32_t nsid, bool disconnected) {

@@ -56,6 +56,8 @@ struct KernelDevicesOptions {
   std::size_t buffer_bytes = kBufferBytesMax;
   /// Makes a stream's beginning of our end of a pair.
   std::function<std::unique_ptr<transport::Incoming>(io::UniqueFd, std::string peer)> incoming;
+  /// The last device has been disconnected by somebody else.
+  std::function<void(const std::string& sentence)> on_gone;
   /// What is worth a line in the log.
   std::function<void(bool warning, const std::string& sentence)> tell;
 };
@@ -78,6 +80,8 @@ class KernelDevices final : public frontends::Frontend {
   /// first error; not if stop() comes before.
   void start(std::function<void(Result<void>)> on_started);
   [[nodiscard]] std::vector<KernelDeviceView> views() const;
+  /// Who has a device open, a sentence for each device. Looks for kHoldersLimit at most.
+  [[nodiscard]] std::vector<std::string> held() const;
 
   // frontends::Frontend
   void attached(const frontends::Disk& disk) override;
@@ -130,6 +134,8 @@ class KernelDevices final : public frontends::Frontend {
   void try_again(Device& device, const Error& why);
   void give_up(Device& device);
   void leave(Device& device, bool even_if_held);
+  bool disconnect(std::uint32_t index, const std::string& name, bool even_if_held,
+                  std::string& sentence);
   void left(std::uint32_t nsid, bool disconnected);
   void lane_stopped();
   void maybe_stopped();

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "frontends/nbd/kernel_setup.h"
 #include "nvme/check.h"
 
 namespace nvmf::nbd {
@@ -32,7 +33,8 @@ void KernelLane::add(std::unique_ptr<transport::Incoming> incoming, host::BlockD
     on_gone_({.nsid = nsid, .life = life, .reason = Error{"the connection ends", ESHUTDOWN}});
     return;  // destroying `incoming` closes it
   }
-  auto session = std::make_unique<Session>(device, flags, buffers_, counters_, *this);
+  auto session =
+      std::make_unique<Session>(device, flags, kReplyBegun.size(), buffers_, counters_, *this);
   Session& s = *session;
   sessions_.emplace(&s, Served{std::move(session), nsid, life, answer_after});
   s.attach(loop_.adopt(std::move(incoming), s));

@@ -1,14 +1,21 @@
 #include "frontends/nbd/kernel_setup.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <thread>
 #include <utility>
 
 #include "frontends/nbd/protocol.h"
 #include "frontends/nbd/request.h"
 
 namespace nvmf::nbd {
+namespace {
+
+constexpr std::chrono::milliseconds kReaderLook{1};
+
+}  // namespace
 
 std::uint16_t server_flags(const host::BlockInfo& info) {
   std::uint16_t flags = kernel_flags(transmission_flags(info, false));
@@ -33,7 +40,37 @@ Result<KernelDevice> KernelSetup::make(const KernelOrder& order) {
   return connect(order);
 }
 
+bool KernelSetup::begin(const std::vector<io::UniqueFd>& connections) const {
+  for (const io::UniqueFd& fd : connections) {
+    // A socket that is new has room for them.
+    if (::write(fd.get(), kReplyBegun.data(), kReplyBegun.size()) !=
+        static_cast<ssize_t>(kReplyBegun.size())) {
+      return false;
+    }
+  }
+  const auto until = std::chrono::steady_clock::now() + kReaderPatience;
+  for (const io::UniqueFd& fd : connections) {
+    while (!system_.is_read(fd.get())) {
+      if (std::chrono::steady_clock::now() > until) return false;
+      std::this_thread::sleep_for(kReaderLook);
+    }
+  }
+  return true;
+}
+
 Result<KernelDevice> KernelSetup::connect(const KernelOrder& order) {
+  for (unsigned tries = 0; tries < kConnectTries; ++tries) {
+    auto device = connect_once(order);
+    if (!device || begin(device->connections)) return device;
+    if (auto gone = disconnect(device->index); !gone) return std::unexpected(gone.error());
+  }
+  return fail(
+      "the kernel does not read the replies of its NBD device: it has no threads for that; try "
+      "again, or with fewer connections (-i 1)",
+      EAGAIN);
+}
+
+Result<KernelDevice> KernelSetup::connect_once(const KernelOrder& order) {
   auto kernel = link();
   if (!kernel) return std::unexpected(std::move(kernel.error()));
   KernelDevice device;
@@ -150,7 +187,11 @@ Result<std::optional<io::UniqueFd>> KernelSetup::reconnect(std::uint32_t index,
   pair->kernels.reset();
   // Nobody says whether it was taken.
   if (system_.is_deserted(pair->ours.get())) return std::nullopt;
-  return std::optional(std::move(pair->ours));
+  std::vector<io::UniqueFd> taken;
+  taken.push_back(std::move(pair->ours));
+  // Only one waits for a thread at a time: it will get one, if not within our patience.
+  (void)begin(taken);
+  return std::optional(std::move(taken.front()));
 }
 
 Result<void> KernelSetup::resize(std::uint32_t index, const std::string& backend,

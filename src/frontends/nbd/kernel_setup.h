@@ -2,6 +2,9 @@
 // it, or a new one. Blocking; for the thread that speaks with the kernel. No state but its link.
 #pragma once
 
+#include <array>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -21,6 +24,18 @@ namespace nvmf::nbd {
 /// Connections that are offered to a device that was made by another process: more than any has.
 inline constexpr std::size_t kKernelConnectionsMax = 128;
 
+/// The driver reads each connection's replies in a job of a work queue, all of which wait for ever.
+/// When the kernel is slow to make threads for them, one thread (the queue's rescuer) gets several,
+/// of which only the first is ever begun: the replies of the others are read by nobody (seen with
+/// 6.1 on a slow machine). So each connection is begun with the first bytes of its first reply,
+/// which are the same in each, and looked at until they have been read.
+inline constexpr std::array<std::byte, 4> kReplyBegun = {std::byte{0x67}, std::byte{0x44},
+                                                         std::byte{0x66}, std::byte{0x98}};
+/// How long that may take, and how often a device is made anew if it does not happen: by then there
+/// are threads.
+inline constexpr std::chrono::milliseconds kReaderPatience{2000};
+inline constexpr unsigned kConnectTries = 5;
+
 struct KernelSocketPair {
   io::UniqueFd ours;
   io::UniqueFd kernels;
@@ -32,6 +47,8 @@ struct KernelSystem {
   std::function<Result<KernelSocketPair>()> make_pair;
   /// Nobody holds the other end.
   bool (*is_deserted)(int fd) = nullptr;
+  /// What was sent has been read at the other end.
+  bool (*is_read)(int fd) = nullptr;
   KernelSysfs sysfs{};
 };
 
@@ -45,7 +62,7 @@ struct KernelOrder {
 
 struct KernelDevice {
   std::uint32_t index = 0;
-  std::vector<io::UniqueFd> connections;  // our ends
+  std::vector<io::UniqueFd> connections;  // our ends, with kReplyBegun sent
   io::UniqueFd lock;
   bool taken_over = false;
   KernelTimeouts timeouts;  // fit for it
@@ -61,7 +78,8 @@ class KernelSetup {
   /// size and all that waits in it. Refused if it is larger than the namespace, has other blocks,
   /// or another index than was asked for. Otherwise a device is made.
   Result<KernelDevice> make(const KernelOrder& order);
-  /// A new connection in the place of one that has died: our end, or nothing if none has died.
+  /// A new connection in the place of one that has died: our end, as in KernelDevice, or nothing if
+  /// none has died.
   Result<std::optional<io::UniqueFd>> reconnect(std::uint32_t index, const std::string& backend);
   Result<void> resize(std::uint32_t index, const std::string& backend, std::uint64_t size_bytes);
   Result<void> disconnect(std::uint32_t index);
@@ -69,6 +87,9 @@ class KernelSetup {
  private:
   Result<KernelNbd*> link();
   Result<KernelDevice> connect(const KernelOrder& order);
+  Result<KernelDevice> connect_once(const KernelOrder& order);
+  /// Begins the connections; whether somebody reads all of them.
+  [[nodiscard]] bool begin(const std::vector<io::UniqueFd>& connections) const;
   Result<std::optional<KernelDevice>> take_over(const KernelOrder& order);
   Result<KernelDevice> take_over(const KernelOrder& order, const KernelDeviceFacts& facts,
                                  io::UniqueFd lock);

@@ -17,8 +17,8 @@
 
 namespace nvmf::nbd {
 
-/// What a request may take when nothing is lost: command timeouts, and a turn of an abort.
-inline constexpr Duration kKernelMargin{std::chrono::seconds(60)};
+/// What a request may take before a loss is noticed (a command's timeout, 30 s), and a reserve.
+inline constexpr Duration kKernelMargin{std::chrono::seconds(45)};
 /// Before the kernel gives a request up, it is answered with an error, so much earlier.
 inline constexpr Duration kAnswerBefore{std::chrono::seconds(10)};
 /// For a restart of this process, however short the loss of a controller may be.

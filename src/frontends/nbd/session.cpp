@@ -41,10 +41,11 @@ Session::Session(const ExportList& exports, std::size_t reactor, BufferPool& buf
                        }),
       staging_(new std::byte[kStagingBytes]) {}
 
-Session::Session(host::BlockDevice& device, std::uint16_t flags, BufferPool& buffers,
-                 Counters& counters, SessionOwner& owner)
+Session::Session(host::BlockDevice& device, std::uint16_t flags, std::size_t begun_bytes,
+                 BufferPool& buffers, Counters& counters, SessionOwner& owner)
     : Session(no_exports(), 0, buffers, counters, owner) {
   kernel_ = true;
+  reply_sent_ = begun_bytes;
   begin_transmission(device, flags, false);
 }
 

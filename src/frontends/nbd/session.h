@@ -80,9 +80,10 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   /// Of the kernel, which has been told `flags`. Its end is never half closed: when no more comes
   /// from it, it reads nothing any more either, and what it had asked here it asks again elsewhere.
   /// So the session then ends at once, and what the device still has keeps its range
-  /// (BlockDevice::abandon()).
-  Session(host::BlockDevice& device, std::uint16_t flags, BufferPool& buffers, Counters& counters,
-          SessionOwner& owner);
+  /// (BlockDevice::abandon()). The first `begun_bytes` (at most SimpleReply::kBytes) of the first
+  /// reply have been sent already: they are the same in each.
+  Session(host::BlockDevice& device, std::uint16_t flags, std::size_t begun_bytes,
+          BufferPool& buffers, Counters& counters, SessionOwner& owner);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
