@@ -34,7 +34,9 @@ class Mounted(scenes.Scene):
     """A target with one namespace of 64 MiB, and a directory to mount on."""
 
     def __init__(self, words, **named):
-        super().__init__(words.bin, words.io, **named)
+        super().__init__(words.bin, words.io, target=False, **named)
+        self._arguments += ["--control", self.space.path("ctl")]
+        self.target = scenes.RestartableTarget(self.space, 0, self._arguments)
         self.folder = self.space.path("mnt")
         os.mkdir(self.folder)
         self.file = os.path.join(self.folder, "nvmf0n1")
@@ -57,6 +59,12 @@ class Mounted(scenes.Scene):
 
     def sh(self, command, limit=60):
         return self.run("bash", "-c", command, limit=limit)
+
+    def ctl(self, *words):
+        self.run("nvmf-target", "ctl", self.space.path("ctl"), *words).must_succeed()
+
+    def soon(self, condition, what):
+        cases.wait_until(condition, 5, what, interval=0.01)
 
     def read(self, offset, length):
         with open(self.file, "rb", buffering=0) as file:
@@ -233,6 +241,42 @@ def verified(words):
                   "--bsrange=512-64k", "--blockalign=512", "--size=4M", "--io_size=1M",
                   "--offset_increment=4M", "--numjobs=16", "--verify=crc32c", "--direct=1",
                   "--thread", f"--ioengine={engine}", *more, limit=100).must_succeed()
+
+
+def namespaces_change(words):
+    """What the controller resizes, removes, puts back and adds is so at once, also where it is
+    open."""
+    with Mounted(words) as s:
+        s.mount()
+        with open(s.file, "r+b", buffering=0) as held:
+            s.ctl("ns-resize", "1", "96M")
+            s.soon(lambda: os.fstat(held.fileno()).st_size == 96 << 20, "the new size")
+            check(os.pwrite(held.fileno(), b"more", 80 << 20) == 4, "there is no more room")
+            s.ctl("ns-resize", "1", "128M")
+            s.soon(lambda: os.stat(s.file).st_size == 128 << 20, "the next size")
+            check(os.pread(held.fileno(), 8, (128 << 20) - 4) == bytes(4), "more than there is")
+        disk = "file:" + s.space.path("disk.img")
+        s.sh(f"truncate -s 8M {s.space.path('disk.img')}").must_succeed()
+        s.ctl("ns-add", disk)
+        second = os.path.join(s.folder, "nvmf0n2")
+        s.soon(lambda: os.path.exists(second), "another name")
+        check(os.path.getsize(second) == 8 << 20, "another size")
+        s.sh(f"echo second > {second} && head -1 {second} | grep -x second").must_succeed()
+        with open(second, "rb", buffering=0) as held:
+            s.ctl("ns-remove", "2")
+            s.soon(lambda: not os.path.exists(second), "the end of the name")
+            check(sorted(os.listdir(s.folder)) == [".nvmf", "nvmf0n1"], f"{os.listdir(s.folder)}")
+            for path in (second, f"/proc/self/fd/{held.fileno()}"):
+                try:
+                    with open(path, "rb", buffering=0) as again:
+                        again.read(512)
+                    raise cases.Failed("a namespace that has gone was read")
+                except OSError:
+                    pass
+            check(len(s.read(0, 512)) == 512, "the other one is not there")
+            s.ctl("ns-add", disk, "--nsid", "2")
+            s.soon(lambda: os.path.exists(second), "the name's return")
+            check(os.pread(held.fileno(), 6, 0) == b"second", "who had it open has something else")
 
 
 def read_only(words):
@@ -441,7 +485,8 @@ def main():
     counted = cases.Cases(words.only)
 
     def body():
-        for case in (looks, copies, holes, file_systems, verified, read_only, texts,
+        for case in (looks, copies, holes, file_systems, verified, namespaces_change,
+                     read_only, texts,
                      while_a_command_runs,
                      refused, unmounted_from_outside, disconnected, killed, waits):
             counted.run(case.__name__, case, words)
