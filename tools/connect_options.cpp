@@ -4,9 +4,11 @@
 #include <sys/un.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
+#include "connect_config.h"
 #include "connect_words.h"
 #include "control/runtime_dir.h"
 #include "frontends/nbd/kernel_sysfs.h"
@@ -33,9 +35,9 @@ constexpr const char* kFooter =
 
 /// Options that are this connection's alone, and not those of others that it makes.
 constexpr std::initializer_list<std::string_view> kOwnOptions = {
-    "transport", "traddr",      "trsvcid", "nqn",       "nbd",          "nbd-device",
-    "fuse",      "allow-other", "name",    "discovery", "pcap",         "connect-all",
-    "referred",  "foreground",  "run",     "verbose",   "output-format"};
+    "transport", "traddr",      "trsvcid", "nqn",       "nbd",           "nbd-device",
+    "fuse",      "allow-other", "name",    "discovery", "pcap",          "connect-all",
+    "referred",  "foreground",  "run",     "verbose",   "output-format", "config"};
 
 void add_discovery_options(CLI::App& app, ConnectOptions& options) {
   constexpr const char* kGroup = "With a discovery controller";
@@ -142,6 +144,21 @@ Result<void> complete(const ConnectWords& words, ConnectOptions& options) {
   return {};
 }
 
+/// Once more, with the file's options in front of those of the command line, which were good alone:
+/// what is wrong now is the file's.
+void parse_with_config(CLI::App& app, int argc, char** argv, const ConnectConfig& config) {
+  auto words = words_of(config, app);
+  if (!words) wrong(words.error().message);
+  words->insert(words->end(), argv + 1, argv + argc);
+  std::ranges::reverse(*words);  // as CLI11 wants them
+  try {
+    app.parse(std::move(*words));
+  } catch (const CLI::ParseError& error) {
+    const std::string sentence = usage_error(app, error);
+    wrong(sentence + place_of(config, sentence));
+  }
+}
+
 }  // namespace
 
 Result<NbdDeviceOption> parse_nbd_device(const std::string& text) {
@@ -199,8 +216,16 @@ std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& 
   add_local_options(app, words, options);
   add_discovery_options(app, options);
   add_refused_options(app, Letters::connect);
+  std::optional<ConnectConfig> config;
   try {
     app.parse(argc, argv);
+    if (!words.config.empty() && words.config != "none") {
+      auto read = read_connect_config(words.config);
+      if (!read) wrong(read.error().message);
+      parse_with_config(app, argc, argv, *read);
+      config = std::move(*read);
+      if (options.params.name.empty()) options.params.name = config->name;
+    }
     options.words = given_words(app, kOwnOptions);
     if (auto done = complete(words, options); !done) {
       complain(kProgram, done.error().message);
@@ -209,7 +234,9 @@ std::optional<int> parse_connect_options(int argc, char** argv, ConnectOptions& 
   } catch (const CLI::Success& help) {  // --help, --version
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    complain(kProgram, usage_error(app, error));
+    std::string sentence = usage_error(app, error);
+    if (config) sentence += place_of(*config, sentence);
+    complain(kProgram, sentence);
     fmt::print(stderr, "Run {} --help for usage.\n", kProgram);
     return kExitUsage;
   }

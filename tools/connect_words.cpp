@@ -38,8 +38,8 @@ constexpr const char* kNoTls =
     "is not possible yet: there is no TLS here. Connect to a port of the target without TLS, "
     "through a VPN or a tunnel if the network is not your own";
 constexpr const char* kNoConfigFile =
-    "knows only \"none\" here: connections are not configured in a file. Give the options on the "
-    "command line, or keep them in a script";
+    "knows only \"none\" here: a configuration file has the options of one connection, for "
+    "nvmf-connect. Give these options on the command line";
 
 constexpr Refused kRefused[] = {
     {"-S,--dhchap-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
@@ -208,6 +208,14 @@ void add_queue_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
       ->type_name("N");
   app.add_option("-P,--nr-poll-queues", words.nr_poll_queues, "Accepted, without effect")
       ->type_name("N");
+  if (letters == Letters::connect) {
+    app.add_option("-J,--config", words.config,
+                   "Take the options that are not given here from a file: NAME.conf in /etc/nvmf "
+                   "or ~/.config/nvmf, or, with a slash in it, a path; none: from no file")
+        ->type_name("NAME")
+        ->check(not_empty);
+    return;
+  }
   app.add_option_function<std::string>(
          "-J,--config",
          [](const std::string& file) {

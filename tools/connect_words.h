@@ -20,6 +20,7 @@ namespace nvmf::tools {
 /// What a command line says, before it is checked as a whole.
 struct ConnectWords {
   std::string uri, transport, traddr, trsvcid, nqn, hostnqn, hostid;
+  std::string config;
   std::vector<std::string> nbd;
   std::optional<std::string> nbd_device;
   std::optional<std::uint32_t> nr_io_queues, nr_write_queues, nr_poll_queues;

@@ -83,6 +83,7 @@ Connection::Connection(ConnectOptions options, const control::RuntimeDir& runtim
       control_(loop_),
       trace_({.begins = tcp::begins_with_pdu, .handshake_bytes = tcp::first_pdus_bytes}),
       events_(claim.name()),
+      service_(loop_),
       controller_(std::make_unique<json>(json::object())),
       command_timer_(loop_.timers(),
                      [this] {
@@ -107,6 +108,7 @@ Result<void> Connection::start() {
   subsystem_ = std::make_unique<host::RemoteSubsystem>(options_.params, all_loops(pool_), *this);
   if (options_.connect_all) make_follower();
   subsystem_->start();
+  service_.status(in_words("connecting"));
   return {};
 }
 
@@ -147,6 +149,7 @@ void Connection::serving(const Result<void>& started) {
     return fail_with(begun.error());
   }
   reporter_.ready();
+  service_.ready(in_words(subsystem_->live() ? "live" : "lost, and being made again"));
   if (follower_) follower_->look();
 }
 
@@ -175,6 +178,7 @@ Result<void> Connection::record_live() {
 
 void Connection::on_lost(const Error& reason) {
   if (state_ == State::ending) return;
+  service_.status(in_words(fmt::format("lost ({}), and being made again", reason.message)));
   log(LogLevel::warning,
       fmt::format(
           "the connection {} to {} at {} is lost: {}; {}", claim_.name(), options_.params.subnqn,
@@ -183,6 +187,7 @@ void Connection::on_lost(const Error& reason) {
 }
 
 void Connection::on_live_again() {
+  service_.status(in_words("live again"));
   log(LogLevel::warning, fmt::format("the connection {} to {} at {} is live again", claim_.name(),
                                      options_.params.subnqn, options_.params.address()));
   if (auto recorded = record_live(); !recorded) log(LogLevel::error, recorded.error().message);
@@ -284,6 +289,12 @@ void Connection::announce() {
   }
 }
 
+/// For the service manager.
+std::string Connection::in_words(std::string_view state) const {
+  return fmt::format("{} to {} at {}: {}", claim_.name(), options_.params.subnqn,
+                     options_.params.address(), state);
+}
+
 /// Where it is connected to: there is nothing else to tell of a discovery controller.
 std::string Connection::discovery_uri() const {
   nvme::TargetUri at;
@@ -353,6 +364,7 @@ void Connection::ask_end(const std::string& why) {
 void Connection::end(int status) {
   state_ = State::ending;
   exit_status_ = status;
+  service_.stopping(in_words("ending"));
   hurry_timer_.arm(loop_.now() + kHurryAfter);
   deadline_.arm(loop_.now() + kEndDeadline);
   end_at_the_latest("nvmf-connect",

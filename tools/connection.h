@@ -24,6 +24,7 @@
 #include "io/wire_trace.h"
 #include "tool_background.h"
 #include "tool_command.h"
+#include "tool_service.h"
 
 namespace nvmf::tools {
 
@@ -68,6 +69,7 @@ class Connection final : public host::SubsystemEvents {
   [[nodiscard]] bool has_faces() const { return faces_ && state_ != State::ending; }
   void serving(const Result<void>& started);
   void announce();
+  [[nodiscard]] std::string in_words(std::string_view state) const;
   [[nodiscard]] std::string discovery_uri() const;
   void make_follower();
   Result<void> start_command();
@@ -118,6 +120,7 @@ class Connection final : public host::SubsystemEvents {
   std::unique_ptr<host::RemoteSubsystem> subsystem_;
   std::unique_ptr<DiscoveryFollower> follower_;  // with --connect-all
   std::unique_ptr<Faces> faces_;
+  Service service_;
   std::unique_ptr<Command> command_;
   State state_ = State::connecting;
   std::string controller_text_;                 // its Identify data then

@@ -48,7 +48,7 @@ class NbdFace final : public Face {
 
   void remove_traces() override {
     for (const transport::Endpoint& at : listening_) {
-      if (at.is_unix()) ::unlink(at.unix_path.c_str());
+      if (at.is_unix() && at.handed_fd < 0) ::unlink(at.unix_path.c_str());
     }
   }
 

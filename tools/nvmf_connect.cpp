@@ -21,6 +21,7 @@
 #include "tool_background.h"
 #include "tool_log.h"
 #include "tool_program.h"
+#include "tool_service.h"
 #include "tool_timers.h"
 
 namespace {
@@ -155,6 +156,18 @@ int main(int argc, char** argv) {
   ::mallopt(M_MMAP_THRESHOLD, kMappedFromBytes);
   ConnectOptions options;
   if (const auto status = parse_connect_options(argc, argv, options)) return *status;
+  auto handed = handed_sockets();
+  if (handed && !handed->empty() && options.discovery) {
+    handed = fail(
+        "A discovery controller has no namespaces to serve on the sockets of the service "
+        "manager",
+        EINVAL);
+  }
+  if (!handed) {
+    complain("nvmf-connect", handed.error().message);
+    return kExitFailure;
+  }
+  options.nbd.insert(options.nbd.end(), handed->begin(), handed->end());
   std::signal(SIGPIPE, SIG_IGN);
   raise_file_limit();
   Reporter reporter("nvmf-connect");

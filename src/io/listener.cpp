@@ -1,5 +1,6 @@
 #include "io/listener.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -124,7 +125,29 @@ Result<void> SocketListener::clear_path(const std::string& path) const {
   return {};
 }
 
+/// A socket that listens already.
+Result<void> SocketListener::take_over(int fd) {
+  fd_ = UniqueFd(fd);
+  int listens = 0;
+  socklen_t bytes = sizeof listens;
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+      ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 ||
+      ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || listens == 0) {
+    return fail(fmt::format("descriptor {} was handed to us to listen on, and is no listening "
+                            "socket",
+                            fd),
+                EINVAL);
+  }
+  const SocketAddress address = local_address(fd);
+  family_ = address.family();
+  local_ = to_endpoint(address);
+  local_.handed_fd = fd;
+  return poll();
+}
+
 Result<void> SocketListener::start(const Endpoint& at) {
+  if (at.handed_fd >= 0) return take_over(at.handed_fd);
   auto address = to_address(at);
   if (!address) return std::unexpected(address.error());
   if (at.is_unix()) {

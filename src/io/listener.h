@@ -43,6 +43,7 @@ class SocketListener final : public transport::Listener, public Pollable, public
   void loop_ended() override;
 
  private:
+  Result<void> take_over(int fd);
   Result<void> clear_path(const std::string& path) const;
   Result<void> poll();
   void rest();

@@ -25,6 +25,9 @@ struct Endpoint {
   std::string host;  // numeric IPv4 or IPv6 without brackets; a name only for Loop::resolve
   std::uint16_t port = 0;
   std::string unix_path;  // non-empty: a unix stream socket, host and port unused
+  /// Only for Loop::listen, which takes it over, and where it listens then: a listening stream
+  /// socket that somebody else has made (a service manager); the rest is unused.
+  int handed_fd = -1;
 
   [[nodiscard]] bool is_unix() const { return !unix_path.empty(); }
   /// "127.0.0.1:4420", "[::1]:4420" or the path.
@@ -134,7 +137,8 @@ class Loop {
                                           StreamUser& user) = 0;
 
   /// SO_REUSEADDR is set. A unix path that a dead process left behind is replaced; one on which
-  /// somebody accepts, or which is no socket, is an error that says so.
+  /// somebody accepts, or which is no socket, is an error that says so. A socket that was handed to
+  /// us is closed in the end, its file left to whoever made it.
   virtual Result<std::unique_ptr<Listener>> listen(
       const Endpoint& at, std::move_only_function<void(std::unique_ptr<Incoming>)> on_accept) = 0;
 

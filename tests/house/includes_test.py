@@ -38,6 +38,7 @@ LIBRARIES = {
     r"isa-l|isal": {"transport/tcp"},
     r"fuse": {"frontends/fuse"},
     r"libnbd": {"controller", "tests"},
+    r"systemd/": {"tools"},
     r"netlink/|linux/nbd": {"frontends/nbd"},
     r"sys/socket\.h|netinet/|sys/epoll\.h|sys/un\.h": {"io", "tools", "tests"},
 }

@@ -19,7 +19,7 @@ from cases import check  # noqa: E402
 PROGRAMS = ("nvmf", "nvmf-bench", "nvmf-connect", "nvmf-target")
 # Verbs that are another program: its options are told in its page.
 OTHER_PROGRAMS = {"connect": "nvmf-connect"}
-OTHER_PAGES = ("nvmf-control.7",)
+OTHER_PAGES = ("nvmf-control.7", "nvmf.conf.5")
 REFUSED_GROUP = "Of nvme-cli, refused"
 REFUSED_SECTION = "Options of nvme-cli that are refused"
 EXAMPLE = '.\\" example: run'

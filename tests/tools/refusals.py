@@ -22,7 +22,7 @@ def nvme_cli_options(new):
                            (["-C", "DHHC-1:00:x:"], "-C,--dhchap-ctrl-secret is not possible yet"),
                            (["--tls"], "--tls is not possible yet"),
                            (["--tls_key", "1"], "--tls_key is not possible yet"),
-                           (["-J", "/etc/nvme/config.json"], '-J,--config knows only "none"'),
+                           (["-J", "/etc/nvme/config.json"], "/etc/nvme/config.json cannot be read"),
                            (["-O"], "-O,--dump-config is not possible"),
                            (["-o", "xml"], "xml is not known: normal and json are")):
             scene.refused("nvmf-connect", uri, *argv, status=2, says=says)
