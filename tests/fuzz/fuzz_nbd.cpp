@@ -34,8 +34,28 @@ class Device final : public host::BlockDevice {
     info_.deallocate = plain;
     info_.transfer_bytes_max = plain ? 32u << 20 : 256u << 10;
     pending.reserve(1024);
+    queries.reserve(1024);
   }
   [[nodiscard]] const host::BlockInfo& info() const override { return info_; }
+  /// Every second 4 KiB is said to be zeroes. Every third time it is said at once.
+  bool extents(host::ExtentsRequest& r) override {
+    NVMF_CHECK(r.complete != nullptr && !r.extents.empty() && r.length_bytes != 0);
+    NVMF_CHECK(r.length_bytes <= info_.size_bytes &&
+               r.offset_bytes <= info_.size_bytes - r.length_bytes);
+    if (++asked_ % 3 == 0) {
+      tell(r, 0);
+      return true;
+    }
+    queries.push_back(&r);
+    return false;
+  }
+  void complete_query(int error) {
+    host::ExtentsRequest& r = *queries.front();
+    queries.erase(queries.begin());
+    tell(r, error);
+    r.complete(r);
+  }
+  [[nodiscard]] bool busy() const { return !pending.empty() || !queries.empty(); }
   void submit(host::BlockRequest& r) override {
     NVMF_CHECK(r.complete != nullptr);
     const bool data = r.op == host::BlockOp::read || r.op == host::BlockOp::write;
@@ -60,9 +80,22 @@ class Device final : public host::BlockDevice {
   }
 
   std::vector<host::BlockRequest*> pending;
+  std::vector<host::ExtentsRequest*> queries;
   bool blind = false;  // what is written is not known
 
  private:
+  static void tell(host::ExtentsRequest& r, int error) {
+    r.error = error;
+    r.count = 0;
+    std::uint64_t at = r.offset_bytes;
+    const std::uint64_t end = at + r.length_bytes;
+    while (at < end && r.count < r.extents.size()) {
+      const std::uint64_t to = std::min(end, at / 4096 * 4096 + 4096);
+      r.extents[r.count++] = {to - at, at / 4096 % 2 == 1};
+      at = to;
+    }
+  }
+  unsigned asked_ = 0;
   [[nodiscard]] bool inside(const host::BlockRequest& r) const {
     if (r.op == host::BlockOp::flush) return true;
     return r.offset_bytes <= info_.size_bytes &&
@@ -105,8 +138,11 @@ class Game final : public nbd::SessionOwner {
     Bytes hello(4);
     store_be32(hello.data(), (how & 4) != 0 ? 3 : 1);
     feed(hello);
+    const bool extended = (how & 0xc0) == 0x80;
+    if (extended) option(Option::extended_headers, {});
     if ((how & 8) != 0) option(Option::structured_reply, {});
-    if ((how & 16) != 0) {
+    if (extended || (how & 0xc0) == 0xc0) contexts((how & 32) != 0 ? "nvmf0n2" : "");
+    if ((how & 16) != 0 && !extended) {
       option(Option::export_name, {});
     } else {
       go((how & 32) != 0 ? "nvmf0n2" : "", 0);
@@ -187,12 +223,15 @@ class Game final : public nbd::SessionOwner {
                                           Option::starttls,
                                           Option::list_meta_context,
                                           Option::set_meta_context,
+                                          Option::extended_headers,
                                           static_cast<Option>(77)};
     static constexpr const char* kNames[] = {"", "nvmf0n1", "nvmf0n2", "1", "none"};
     const Option o = in_.one_of(kOptions);
     const std::uint8_t how = in_.u8();
     if (o == Option::go || o == Option::info) {
       if (how < 200) return go(kNames[how % std::size(kNames)], in_.u8(), o);
+    } else if (o == Option::set_meta_context && how < 100) {
+      return contexts(kNames[how % std::size(kNames)]);
     } else if (how < 150) {
       return option(o, {});
     }
@@ -206,6 +245,22 @@ class Game final : public nbd::SessionOwner {
     nbd::OptionHeader{o, static_cast<std::uint32_t>(data.size()) + lie}.encode(bytes.data());
     bytes.insert(bytes.end(), data.begin(), data.end());
     feed(bytes);
+  }
+
+  void contexts(std::string_view name) {
+    Bytes data;
+    const auto text = [&data](std::string_view s) {
+      const std::size_t at = data.size();
+      data.resize(at + 4);
+      store_be32(data.data() + at, static_cast<std::uint32_t>(s.size()));
+      for (const char c : s) data.push_back(static_cast<std::byte>(c));
+    };
+    text(name);
+    const std::size_t at = data.size();
+    data.resize(at + 4);
+    store_be32(data.data() + at, 1);
+    text(nbd::kAllocationContext);
+    option(Option::set_meta_context, data);
   }
 
   void go(std::string_view name, std::uint8_t wants, Option o = Option::go) {
@@ -242,7 +297,8 @@ class Game final : public nbd::SessionOwner {
     } else if (how > 240) {
       offset = in_.u32() | std::uint64_t{in_.u32()} << 32;
     }
-    const std::uint16_t flags = how % 8 == 0 ? in_.u16() : how % 8 == 1 ? nbd::kFua : 0;
+    std::uint16_t flags = how % 8 == 0 ? in_.u16() : how % 8 == 1 ? nbd::kFua : 0;
+    if (model_.extended()) return extended_request(flags, command, offset, length);
     Bytes bytes(nbd::RequestHeader::kBytes);
     nbd::RequestHeader{flags, command, next_cookie_++, offset, length}.encode(bytes.data());
     if (command == Command::write) {
@@ -254,21 +310,53 @@ class Game final : public nbd::SessionOwner {
     feed(bytes);
   }
 
+  void extended_request(std::uint16_t flags, Command command, std::uint64_t offset,
+                        std::uint64_t length) {
+    const std::uint8_t how = in_.u8();
+    if (how > 230) length |= std::uint64_t{how} << 30;
+    Bytes payload;
+    if (command == Command::write && how < 220) {
+      flags |= nbd::kPayloadLen;
+      payload.resize(std::min<std::uint64_t>(length, 300'000));
+      for (std::size_t i = 0; i < payload.size(); ++i) {
+        payload[i] = NbdModel::content(offset + i);
+      }
+    } else if (command == Command::block_status && how < 120) {
+      flags |= nbd::kPayloadLen;
+      payload.resize(8 + std::size_t{how} % 3 * 4);
+      store_be64(payload.data(), length);
+      for (std::size_t at = 8; at < payload.size(); at += 4) {
+        store_be32(payload.data() + at, how < 100 ? nbd::kAllocationContextId : how);
+      }
+      length = payload.size();
+    }
+    if (payload.size() < length) plain_.blind = small_.blind = true;
+    Bytes bytes(nbd::RequestHeader::kExtendedBytes);
+    nbd::RequestHeader{flags, command, next_cookie_++, offset, length}.encode_extended(
+        bytes.data());
+    bytes.insert(bytes.end(), payload.begin(), payload.end());
+    feed(bytes);
+  }
+
   void complete(std::size_t which, std::uint8_t how) {
     static constexpr int kErrors[] = {EIO, ENOSPC, EINVAL, EPERM, ENOTSUP, ESHUTDOWN, ENODEV, 200};
     const int error = how < 200 ? 0 : kErrors[how % std::size(kErrors)];
-    Device& device = plain_.pending.empty() ? small_ : plain_;
-    if (device.pending.empty()) return;
+    Device& device = plain_.busy() ? plain_ : small_;
+    if (!device.busy()) return;
     const std::size_t before = begin_watch();
     const std::size_t allocations = sim::allocations();
-    device.complete(which % device.pending.size(), error);
+    if (device.pending.empty() || (!device.queries.empty() && which % 2 == 1)) {
+      device.complete_query(error);
+    } else {
+      device.complete(which % device.pending.size(), error);
+    }
     if (before != kUnwatched && session_ != nullptr && wire_->well()) {
       NVMF_CHECK(sim::allocations() == allocations);
     }
   }
 
   void complete_all() {
-    while (!plain_.pending.empty() || !small_.pending.empty()) complete(0, 0);
+    while (plain_.busy() || small_.busy()) complete(0, 0);
   }
 
   void feed(const Bytes& bytes) {
@@ -312,8 +400,7 @@ class Game final : public nbd::SessionOwner {
 
   void end() {
     if (session_ != nullptr && wire_->alive() && !wire_->reset) {
-      for (int i = 0; i < 200 && (plain_.pending.size() + small_.pending.size() > 0 || i < 2);
-           ++i) {
+      for (int i = 0; i < 200 && (plain_.busy() || small_.busy() || i < 2); ++i) {
         complete_all();
         receive();
       }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "frontends/nbd/protocol.h"
@@ -29,6 +30,7 @@ class NbdModel {
   }
 
   [[nodiscard]] bool transmission() const { return transmission_; }
+  [[nodiscard]] bool extended() const { return extended_; }
   /// Requests that wait for their reply.
   [[nodiscard]] std::size_t waiting() const { return waiting_; }
   /// Bytes that are the beginning of something.
@@ -43,8 +45,11 @@ class NbdModel {
   struct Request {
     nbd::Command command{};
     std::uint64_t offset = 0;
-    std::uint32_t length = 0;
+    std::uint64_t length = 0;
     std::uint64_t covered_bytes = 0;  // by chunks so far
+    bool one = false;                 // REQ_ONE
+    bool names = false;  // a BLOCK_STATUS with a payload: `length` is that of its payload
+    unsigned statuses = 0;
     bool failed = false;
     bool padded = false;  // a chunk was not all the device's bytes
   };
@@ -85,18 +90,27 @@ class NbdModel {
   }
 
   bool take_request() {
-    if (out_.size() < nbd::RequestHeader::kBytes) return false;
-    const auto header = nbd::RequestHeader::decode(out_.data());
+    const std::size_t bytes =
+        extended_ ? nbd::RequestHeader::kExtendedBytes : nbd::RequestHeader::kBytes;
+    if (out_.size() < bytes) return false;
+    const auto header = extended_ ? nbd::RequestHeader::decode_extended(out_.data())
+                                  : nbd::RequestHeader::decode(out_.data());
     if (!header) return lose();
-    take(out_, nbd::RequestHeader::kBytes);
+    const bool payload = extended_ ? (header->flags & nbd::kPayloadLen) != 0
+                                   : header->command == nbd::Command::write;
+    if (payload && header->length > 0xffffffff) return lose();  // nobody waits for its end
+    take(out_, bytes);
     if (header->command == nbd::Command::disconnect) {
       disconnected_ = true;
       return true;
     }
     if (requests_.contains(header->cookie)) return lose();
-    requests_[header->cookie] = {header->command, header->offset, header->length, 0, false};
+    Request& r = requests_[header->cookie];
+    r = {header->command, header->offset, header->length};
+    r.one = (header->flags & nbd::kReqOne) != 0;
+    r.names = payload && header->command == nbd::Command::block_status;
     ++waiting_;
-    if (header->command == nbd::Command::write) skip_ = header->length;
+    if (payload) skip_ = header->length;
     return true;
   }
 
@@ -147,6 +161,7 @@ class NbdModel {
     const bool ack = type == nbd::OptionReplyType::ack;
     NVMF_CHECK(ack || (static_cast<std::uint32_t>(type) & 0x80000000) != 0);
     if (ack && option == nbd::Option::structured_reply) structured_ = true;
+    if (ack && option == nbd::Option::extended_headers) structured_ = extended_ = true;
     if (ack && option == nbd::Option::go) {
       begin_transmission();
     } else if (option == nbd::Option::go) {
@@ -167,6 +182,7 @@ class NbdModel {
   bool take_reply() {
     if (in_.size() < nbd::SimpleReply::kBytes) return false;
     if (load_be32(in_.data()) == nbd::kSimpleReplyMagic) {
+      NVMF_CHECK(!extended_);
       const auto reply = nbd::SimpleReply::decode(in_.data());
       const bool failed = reply->error != nbd::WireError::ok;
       const auto found = requests_.find(reply->cookie);
@@ -176,21 +192,29 @@ class NbdModel {
       NVMF_CHECK(!structured_ || !data);
       const std::size_t bytes = nbd::SimpleReply::kBytes + (data ? r.length : 0);
       if (in_.size() < bytes) return false;
-      if (data) check_content(r.offset, nbd::SimpleReply::kBytes, r.length);
+      if (data) {
+        check_content(r.offset, nbd::SimpleReply::kBytes, static_cast<std::uint32_t>(r.length));
+      }
       take(in_, bytes);
       finish(found);
       return true;
     }
-    if (in_.size() < nbd::ChunkHeader::kBytes) return false;
-    const auto chunk = nbd::ChunkHeader::decode(in_.data());
+    const std::size_t head =
+        extended_ ? nbd::ExtendedChunkHeader::kBytes : nbd::ChunkHeader::kBytes;
+    if (in_.size() < head) return false;
+    const auto chunk = chunk_header();
     NVMF_CHECK(chunk.has_value() && structured_);
-    if (in_.size() < nbd::ChunkHeader::kBytes + chunk->length) return false;
+    if (in_.size() < head + chunk->length) return false;
     const auto found = requests_.find(chunk->cookie);
     if (found == requests_.end()) return no_request();
-    take_chunk(*chunk, found->second);
-    take(in_, nbd::ChunkHeader::kBytes + chunk->length);
+    NVMF_CHECK(!extended_ || load_be64(in_.data() + 16) == found->second.offset);
+    take_chunk(*chunk, head, found->second);
+    take(in_, head + chunk->length);
     if ((chunk->flags & nbd::kChunkDone) != 0) {
       const Request& r = found->second;
+      if (r.command == nbd::Command::block_status && !r.failed) {
+        NVMF_CHECK(r.statuses == 1 || (r.names && r.statuses == 0));
+      }
       if (r.command == nbd::Command::read && !r.failed) {
         NVMF_CHECK(r.covered_bytes == r.length && !r.padded);
       }
@@ -199,8 +223,38 @@ class NbdModel {
     return true;
   }
 
-  void take_chunk(const nbd::ChunkHeader& chunk, Request& r) {
-    const std::byte* p = in_.data() + nbd::ChunkHeader::kBytes;
+  /// Of either kind: lengths of what is sent have 32 bits.
+  [[nodiscard]] std::optional<nbd::ChunkHeader> chunk_header() const {
+    if (!extended_) return nbd::ChunkHeader::decode(in_.data());
+    const auto chunk = nbd::ExtendedChunkHeader::decode(in_.data());
+    if (!chunk || chunk->length > 0xffffffff) return std::nullopt;
+    return nbd::ChunkHeader{chunk->flags, chunk->type, chunk->cookie,
+                            static_cast<std::uint32_t>(chunk->length)};
+  }
+
+  void take_status(const nbd::ChunkHeader& chunk, const std::byte* p, Request& r) {
+    NVMF_CHECK(r.command == nbd::Command::block_status && ++r.statuses == 1);
+    NVMF_CHECK(extended_ == (chunk.type == nbd::ChunkType::block_status_ext));
+    const std::uint32_t fields = extended_ ? 8 : 4;
+    const std::uint32_t each = extended_ ? 16 : 8;
+    NVMF_CHECK(chunk.length >= fields + each && (chunk.length - fields) % each == 0);
+    const std::uint32_t count = (chunk.length - fields) / each;
+    NVMF_CHECK(load_be32(p) == nbd::kAllocationContextId);
+    NVMF_CHECK(!extended_ || load_be32(p + 4) == count);
+    NVMF_CHECK(!r.one || count == 1);
+    std::uint64_t sum = 0;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::byte* d = p + fields + std::size_t{i} * each;
+      const std::uint64_t length = extended_ ? load_be64(d) : load_be32(d);
+      const std::uint64_t flags = extended_ ? load_be64(d + 8) : load_be32(d + 4);
+      NVMF_CHECK(length != 0 && (flags == 0 || flags == 3));
+      sum += length;
+    }
+    NVMF_CHECK(r.names || sum <= r.length);
+  }
+
+  void take_chunk(const nbd::ChunkHeader& chunk, std::size_t head, Request& r) {
+    const std::byte* p = in_.data() + head;
     switch (chunk.type) {
       case nbd::ChunkType::none:
         NVMF_CHECK(chunk.length == 0 && (chunk.flags & nbd::kChunkDone) != 0);
@@ -213,13 +267,16 @@ class NbdModel {
         // The rest of a chunk that was begun before an error is padded with zeroes; the error is
         // said behind it.
         if ((chunk.flags & nbd::kChunkDone) == 0) {
-          r.padded |= is_padded(offset, nbd::ChunkHeader::kBytes + 8, length);
+          r.padded |= is_padded(offset, head + 8, length);
         } else {
-          check_content(offset, nbd::ChunkHeader::kBytes + 8, length);
+          check_content(offset, head + 8, length);
         }
         r.covered_bytes += length;
         return;
       }
+      case nbd::ChunkType::block_status:
+      case nbd::ChunkType::block_status_ext:
+        return take_status(chunk, p, r);
       case nbd::ChunkType::error:
       case nbd::ChunkType::error_offset: {
         const std::size_t tail = chunk.type == nbd::ChunkType::error ? 0 : 8;
@@ -274,6 +331,7 @@ class NbdModel {
   bool greeted_ = false;
   bool transmission_ = false;
   bool structured_ = false;
+  bool extended_ = false;
   bool disconnected_ = false;
   bool lost_ = false;
   std::vector<nbd::Option> options_;  // not answered yet

@@ -118,6 +118,36 @@ class MemoryDevice final : public host::BlockDevice {
     pending.push_back(&r);
   }
 
+  /// As `map` says, which begins at 0; all data if that is empty.
+  bool extents(host::ExtentsRequest& r) override {
+    ++asked;
+    if (extents_later) {
+      queries.push_back(&r);
+      return false;
+    }
+    answer(r);
+    return true;
+  }
+  void answer(host::ExtentsRequest& r) const {
+    r.answer_data();
+    r.error = extents_error;
+    if (map.empty() || r.error != 0) return;
+    r.count = 0;
+    std::uint64_t at = 0;
+    for (const host::Extent& e : map) {
+      const std::uint64_t begin = std::max(at, r.offset_bytes);
+      at += e.length_bytes;
+      const std::uint64_t end = std::min(at, r.offset_bytes + r.length_bytes);
+      if (begin < end && r.count < r.extents.size()) r.extents[r.count++] = {end - begin, e.zeroes};
+    }
+  }
+  void answer_query() {
+    host::ExtentsRequest& r = *queries.front();
+    queries.erase(queries.begin());
+    answer(r);
+    r.complete(r);
+  }
+
   /// Completes the `index`th of those that wait.
   void complete(std::size_t index = 0, int error = 0) {
     NVMF_CHECK(index < pending.size());
@@ -131,6 +161,11 @@ class MemoryDevice final : public host::BlockDevice {
   std::vector<std::byte> bytes;
   std::vector<host::BlockRequest*> pending;
   std::vector<host::BlockRequest*> abandoned;
+  std::vector<host::Extent> map;
+  std::vector<host::ExtentsRequest*> queries;
+  bool extents_later = false;
+  int extents_error = 0;
+  std::size_t asked = 0;
   host::BlockRequest last;
   std::size_t submitted = 0;
 
@@ -188,6 +223,7 @@ class Client final : public SessionOwner {
   ~Client() {
     if (session != nullptr && stream != nullptr) close();
     while (session != nullptr && !world_.device.pending.empty()) world_.device.complete(0, EIO);
+    while (session != nullptr && !world_.device.queries.empty()) world_.device.answer_query();
   }
 
   void session_gone(Session&, const Error& why) override {
@@ -253,6 +289,18 @@ class Client final : public SessionOwner {
     Bytes words = hex("00000003");
     if (structured) words = words + hex("49484156454f5054 00000008 00000000");
     words = words + hex("49484156454f5054 00000007 00000006 00000000 0000");
+    NVMF_CHECK(send(words) == words.size());
+    taken();
+  }
+
+  /// The same with structured replies or extended headers, and base:allocation.
+  void go_with_contexts(bool extended) {
+    const Bytes words = hex("00000003") +
+                        hex(extended ? "49484156454f5054 0000000b 00000000"
+                                     : "49484156454f5054 00000008 00000000") +
+                        hex("49484156454f5054 0000000a 0000001b 00000000 00000001 0000000f") +
+                        text("base:allocation") +
+                        hex("49484156454f5054 00000007 00000006 00000000 0000");
     NVMF_CHECK(send(words) == words.size());
     taken();
   }

@@ -18,10 +18,12 @@ using test::World;
 constexpr std::uint64_t kSize = 1 << 20;  // of the export
 constexpr std::uint32_t kAck = 1;
 constexpr std::uint32_t kInfo = 3;
+constexpr std::uint32_t kContext = 4;
 constexpr std::uint32_t kUnsup = 0x80000001;
 constexpr std::uint32_t kInvalid = 0x80000003;
 constexpr std::uint32_t kUnknown = 0x80000006;
 constexpr std::uint32_t kTooBig = 0x80000009;
+constexpr std::uint32_t kExtHeaderReqd = 0x8000000a;
 
 Bytes be32(std::uint32_t value) {
   Bytes b(4);
@@ -100,15 +102,22 @@ std::vector<OptionRule> option_rules() {
       {"STRUCTURED_REPLY with data is invalid", option(8, text("x")), {kInvalid}},
       {"LIST_META_CONTEXT before structured replies", option(9, contexts("", {})), {kInvalid}},
       {"SET_META_CONTEXT before structured replies", option(10, contexts("", {})), {kInvalid}},
-      {"LIST_META_CONTEXT without queries: none are served",
+      {"LIST_META_CONTEXT without queries: all that there are",
        structured + option(9, contexts("", {})),
-       {kAck, kAck}},
+       {kAck, kContext, kAck}},
+      {"LIST_META_CONTEXT: a namespace is all that it has",
+       structured + option(9, contexts("1", {"qemu:x", "base:", "base:allocation"})),
+       {kAck, kContext, kAck}},
       {"LIST_META_CONTEXT: queries that match none",
-       structured + option(9, contexts("1", {"base:", "qemu:x", "x-none:"})),
+       structured + option(9, contexts("1", {"qemu:x", "x-none:", "base:alloc", ""})),
        {kAck, kAck}},
+      {"SET_META_CONTEXT selects, each once",
+       structured + option(10, contexts("nvmf0n1", {"base:allocation", "base:allocation"})),
+       {kAck, kContext, kAck}},
       {"SET_META_CONTEXT: selecting none is no error",
-       structured + option(10, contexts("nvmf0n1", {"base:allocation"})),
-       {kAck, kAck}},
+       structured + option(10, contexts("nvmf0n1", {"base:", "x:y"})) +
+           option(10, contexts("nvmf0n1", {})),
+       {kAck, kAck, kAck}},
       {"SET_META_CONTEXT of an unknown export",
        structured + option(10, contexts("nope", {"base:allocation"})),
        {kAck, kUnknown}},
@@ -122,7 +131,20 @@ std::vector<OptionRule> option_rules() {
        structured + option(9, contexts("", {}) + text("x")),
        {kAck, kInvalid}},
       {"SET_META_CONTEXT without data", structured + option(10), {kAck, kInvalid}},
-      {"EXTENDED_HEADERS is not served", option(11), {kUnsup}},
+      {"EXTENDED_HEADERS", option(11), {kAck}},
+      {"EXTENDED_HEADERS with data is invalid", option(11, text("x")), {kInvalid}},
+      {"EXTENDED_HEADERS after STRUCTURED_REPLY", structured + option(11), {kAck, kAck}},
+      {"EXTENDED_HEADERS twice", option(11) + option(11), {kAck, kInvalid}},
+      {"STRUCTURED_REPLY after EXTENDED_HEADERS is no way back",
+       option(11) + structured,
+       {kAck, kExtHeaderReqd}},
+      {"SET_META_CONTEXT with EXTENDED_HEADERS",
+       option(11) + option(10, contexts("", {"base:allocation"})),
+       {kAck, kContext, kAck}},
+      {"EXPORT_NAME after EXTENDED_HEADERS: a hard disconnect",
+       option(11) + option(1, text("nvmf0n1")),
+       {kAck},
+       After::reset},
       {"An unknown option is skipped with its data", option(0x1234, Bytes(700)), {kUnsup}},
       {"Option 0", option(0), {kUnsup}},
       {"An option that is too long is skipped", option(7, big), {kTooBig}},

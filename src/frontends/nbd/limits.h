@@ -49,6 +49,17 @@ inline constexpr std::uint32_t kOptionSkipBytesMax = 1u << 20;
 /// Options of one session: LIST and an INFO for each of a thousand exports fit several times over.
 inline constexpr std::uint32_t kOptionsMax = 4096;
 
+/// Extents of one answer to BLOCK_STATUS: with their descriptors they fill a page. A client asks
+/// again for what comes after them.
+inline constexpr std::size_t kStatusExtentsMax = 128;
+inline constexpr std::uint32_t kStatusBufferBytes = 4096;
+/// The payload of a BLOCK_STATUS. It names the contexts, of which there is one: a longer one is
+/// skipped and refused.
+inline constexpr std::uint32_t kStatusPayloadBytesMax = 64;
+/// With extended headers a payload can be announced that never ends. One longer than any compact
+/// request's is not skipped: it ends the session.
+inline constexpr std::uint64_t kSkipBytesMax = 0xffffffff;
+
 /// Error messages in structured replies are copied into the reply's fixed header area.
 inline constexpr std::size_t kErrorMessageBytesMax = 88;
 

@@ -6,7 +6,6 @@
 #include <array>
 
 #include "frontends/nbd/limits.h"
-#include "frontends/nbd/request.h"
 
 namespace nvmf::nbd {
 namespace {
@@ -122,10 +121,10 @@ Negotiation::Outcome Negotiation::option(const OptionHeader& header,
     case Option::go:
       return info(header.option, data, out);
     case Option::structured_reply:
-      if (wants_no_data()) {
-        structured_ = true;
-        reply(out, header.option, OptionReplyType::ack);
-      }
+      if (wants_no_data()) structured_reply(out);
+      return Outcome::more;
+    case Option::extended_headers:
+      if (wants_no_data()) extended_headers(out);
       return Outcome::more;
     case Option::list_meta_context:
     case Option::set_meta_context:
@@ -142,15 +141,48 @@ Negotiation::Outcome Negotiation::option(const OptionHeader& header,
   }
 }
 
+void Negotiation::structured_reply(Bytes& out) {
+  if (agreed_.extended) {
+    return refuse(out, Option::structured_reply, OptionReplyType::err_ext_header_reqd,
+                  "Extended headers were agreed on already");
+  }
+  agreed_.structured = true;
+  reply(out, Option::structured_reply, OptionReplyType::ack);
+}
+
+void Negotiation::extended_headers(Bytes& out) {
+  if (agreed_.extended) {
+    return refuse(out, Option::extended_headers, OptionReplyType::err_invalid,
+                  "Extended headers were agreed on already");
+  }
+  agreed_.extended = true;
+  agreed_.structured = true;
+  reply(out, Option::extended_headers, OptionReplyType::ack);
+}
+
+std::uint16_t Negotiation::flags_of(const host::BlockDevice& device) const {
+  std::uint16_t flags = transmission_flags(device.info(), agreed_.structured);
+  if (agreed_.extended && allocation_of_ == &device) flags |= kBlockStatusPayload;
+  return flags;
+}
+
+void Negotiation::choose(host::BlockDevice& device, std::uint16_t flags) {
+  device_ = &device;
+  flags_ = flags;
+  agreed_.allocation = allocation_of_ == &device;
+}
+
 Negotiation::Outcome Negotiation::export_name(std::string_view name, Bytes& out) {
+  if (agreed_.extended) {
+    return broken("the client used EXPORT_NAME after it had agreed on extended headers");
+  }
   host::BlockDevice* device = device_of(name, nullptr);
   if (device == nullptr) {
     // The option has no way to say no but to end the session.
     reason_ = fmt::format("the client asked for an export '{}' that does not exist", cut(name));
     return Outcome::finish;
   }
-  device_ = device;
-  flags_ = transmission_flags(device->info(), structured_);
+  choose(*device, flags_of(*device));
   append(out, ExportReply{device->info().size_bytes, flags_});
   if (send_zeroes_) out.resize(out.size() + kExportReplyZeroes);
   return Outcome::transmission;
@@ -169,7 +201,7 @@ Negotiation::Outcome Negotiation::info(Option option, std::span<const std::byte>
     return Outcome::more;
   }
   const host::BlockInfo& info = device->info();
-  const std::uint16_t flags = transmission_flags(info, structured_);
+  const std::uint16_t flags = flags_of(*device);
 
   std::array<std::byte, InfoExport::kBytes> about_export;
   InfoExport{info.size_bytes, flags}.encode(about_export.data());
@@ -187,8 +219,7 @@ Negotiation::Outcome Negotiation::info(Option option, std::span<const std::byte>
   }
   reply(out, option, OptionReplyType::ack);
   if (option == Option::info) return Outcome::more;
-  device_ = device;
-  flags_ = flags;
+  choose(*device, flags);
   return Outcome::transmission;
 }
 
@@ -206,17 +237,27 @@ void Negotiation::list(Bytes& out) const {
   reply(out, Option::list, OptionReplyType::ack);
 }
 
-/// No metadata context is served: no query selects one, and that is a success (proto.md,
-/// NBD_OPT_LIST_META_CONTEXT). BLOCK_STATUS then is a command that was not negotiated.
-void Negotiation::contexts(Option option, std::span<const std::byte> data, Bytes& out) const {
+/// One context is served, base:allocation. Queries for others select none, which is a success
+/// (proto.md, NBD_OPT_LIST_META_CONTEXT). Each SET replaces what was selected, also one that fails.
+void Negotiation::contexts(Option option, std::span<const std::byte> data, Bytes& out) {
+  const bool lists = option == Option::list_meta_context;
+  if (!lists) allocation_of_ = nullptr;
   const auto query = ContextQuery::decode(data);
   if (!query || query->name.size() > kNameBytesMax) {
     refuse(out, option, OptionReplyType::err_invalid, "The lengths inside the option are wrong");
-  } else if (!structured_) {
+  } else if (!agreed_.structured) {
     refuse(out, option, OptionReplyType::err_invalid, "Structured replies are needed first");
-  } else if (device_of(query->name, nullptr) == nullptr) {
+  } else if (const auto* device = device_of(query->name, nullptr); device == nullptr) {
     refuse(out, option, OptionReplyType::err_unknown, "There is no export of this name");
   } else {
+    const bool any = lists && (query->queries == 0 || query->all_of_namespace);
+    if (any || query->allocation) {
+      Bytes context(4);
+      store_be32(context.data(), lists ? 0 : kAllocationContextId);
+      append(context, bytes_of(kAllocationContext));
+      reply(out, option, OptionReplyType::meta_context, context);
+      if (!lists) allocation_of_ = device;
+    }
     reply(out, option, OptionReplyType::ack);
   }
 }

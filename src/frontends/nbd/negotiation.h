@@ -11,6 +11,7 @@
 
 #include "frontends/nbd/export.h"
 #include "frontends/nbd/protocol.h"
+#include "frontends/nbd/request.h"
 
 namespace nvmf::nbd {
 
@@ -38,7 +39,7 @@ class Negotiation {
   /// After Outcome::transmission.
   [[nodiscard]] host::BlockDevice& device() const { return *device_; }
   [[nodiscard]] std::uint16_t flags() const { return flags_; }
-  [[nodiscard]] bool structured() const { return structured_; }
+  [[nodiscard]] const Agreed& agreed() const { return agreed_; }
   /// After Outcome::broken and Outcome::finish, in words.
   [[nodiscard]] const std::string& reason() const { return reason_; }
 
@@ -50,7 +51,11 @@ class Negotiation {
   Outcome export_name(std::string_view name, Bytes& out);
   Outcome info(Option option, std::span<const std::byte> data, Bytes& out);
   void list(Bytes& out) const;
-  void contexts(Option option, std::span<const std::byte> data, Bytes& out) const;
+  void structured_reply(Bytes& out);
+  void extended_headers(Bytes& out);
+  void contexts(Option option, std::span<const std::byte> data, Bytes& out);
+  void choose(host::BlockDevice& device, std::uint16_t flags);
+  [[nodiscard]] std::uint16_t flags_of(const host::BlockDevice& device) const;
   Outcome broken(std::string reason);
   static void reply(Bytes& out, Option option, OptionReplyType type,
                     std::span<const std::byte> data = {});
@@ -61,7 +66,9 @@ class Negotiation {
   std::size_t reactor_;
   bool have_client_flags_ = false;
   bool send_zeroes_ = true;
-  bool structured_ = false;
+  Agreed agreed_;
+  /// base:allocation was selected, for this one.
+  const host::BlockDevice* allocation_of_ = nullptr;
   std::uint32_t options_ = 0;
   std::uint32_t skip_bytes_ = 0;  // of an option that was too long
   Option skipped_{};

@@ -9,13 +9,18 @@ namespace nvmf::nbd {
 namespace {
 
 // proto.md, "Command flags": which may stand on which command, given what was advertised.
-std::uint16_t allowed_flags(Command command, std::uint16_t flags) {
+std::uint16_t allowed_flags(Command command, std::uint16_t flags, const Agreed& agreed) {
   // FUA must be accepted on every command once it is advertised.
   std::uint16_t allowed = (flags & kSendFua) != 0 ? kFua : 0;
   if (command == Command::read && (flags & kSendDf) != 0) allowed |= kDf;
   if (command == Command::write_zeroes) {
     allowed |= kNoHole;
     if ((flags & kSendFastZero) != 0) allowed |= kFastZero;
+  }
+  if (command == Command::write && agreed.extended) allowed |= kPayloadLen;
+  if (command == Command::block_status && agreed.allocation) {
+    allowed |= kReqOne;
+    if ((flags & kBlockStatusPayload) != 0) allowed |= kPayloadLen;
   }
   return allowed;
 }
@@ -24,7 +29,7 @@ bool writes(Command command) {
   return command == Command::write || command == Command::trim || command == Command::write_zeroes;
 }
 
-bool advertised(Command command, std::uint16_t flags) {
+bool advertised(Command command, std::uint16_t flags, const Agreed& agreed) {
   switch (command) {
     case Command::read:
     case Command::write:
@@ -37,6 +42,8 @@ bool advertised(Command command, std::uint16_t flags) {
       return (flags & kSendCache) != 0;
     case Command::write_zeroes:
       return (flags & kSendWriteZeroes) != 0;
+    case Command::block_status:
+      return agreed.allocation;
     default:
       return false;
   }
@@ -74,15 +81,21 @@ InfoBlockSize block_size(const host::BlockInfo& info) {
 }
 
 Verdict check_request(const RequestHeader& r, std::uint16_t flags, const host::BlockInfo& info,
-                      std::uint32_t payload_bytes_max) {
+                      std::uint32_t payload_bytes_max, const Agreed& agreed) {
   if (writes(r.command) && info.read_only) {
     return {WireError::eperm, "The export is read-only"};
   }
-  if ((r.flags & ~allowed_flags(r.command, flags)) != 0) {
+  if ((r.flags & ~allowed_flags(r.command, flags, agreed)) != 0) {
     return {WireError::einval, "A flag of the request is unknown, or was not negotiated for it"};
   }
-  if (!advertised(r.command, flags)) {
+  if (!advertised(r.command, flags, agreed)) {
     return {WireError::einval, "The export does not support this command"};
+  }
+  if (agreed.extended && r.command == Command::write && (r.flags & kPayloadLen) == 0) {
+    return {WireError::einval, "With extended headers a write must say that it has a payload"};
+  }
+  if (r.command == Command::block_status && r.length == 0) {
+    return {WireError::einval, "A block status of nothing was asked for"};
   }
   if (r.command == Command::flush) {
     if (r.offset == 0 && r.length == 0) return {};

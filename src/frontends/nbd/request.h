@@ -13,6 +13,13 @@ namespace nvmf::nbd {
 /// accepted only where it was advertised, too.
 [[nodiscard]] std::uint16_t transmission_flags(const host::BlockInfo& info, bool structured);
 
+/// What was agreed on with a client beside the transmission flags.
+struct Agreed {
+  bool structured = false;  // also with `extended`, whose replies are chunks, too
+  bool extended = false;    // extended headers
+  bool allocation = false;  // base:allocation is selected
+};
+
 /// The constraints we advertise (proto.md, "Block size constraints").
 [[nodiscard]] InfoBlockSize block_size(const host::BlockInfo& info);
 
@@ -27,7 +34,8 @@ struct Verdict {
 /// Checks everything but DISC: command, flags, permission, size, range. `flags` are the
 /// transmission flags that this client was told; `info` is the device as it is now.
 [[nodiscard]] Verdict check_request(const RequestHeader& request, std::uint16_t flags,
-                                    const host::BlockInfo& info, std::uint32_t payload_bytes_max);
+                                    const host::BlockInfo& info, std::uint32_t payload_bytes_max,
+                                    const Agreed& agreed = {});
 
 /// The BlockOp of a command that check_request() passed.
 [[nodiscard]] host::BlockOp block_op(Command command);

@@ -46,7 +46,7 @@ Session::Session(host::BlockDevice& device, std::uint16_t flags, std::size_t beg
     : Session(no_exports(), 0, buffers, counters, owner) {
   kernel_ = true;
   reply_sent_ = begun_bytes;
-  begin_transmission(device, flags, false);
+  begin_transmission(device, flags, {});
 }
 
 Session::~Session() {
@@ -129,7 +129,7 @@ void Session::parse() {
 bool Session::step() {
   if (!transmission_) return negotiate();
   if (current_ == nullptr) return take_request();
-  return current_->header.command == Command::read ? cut_read() : take_payload();
+  return current_->receives ? take_payload() : cut_read();
 }
 
 bool Session::negotiate() {
@@ -140,7 +140,7 @@ bool Session::negotiate() {
     case Negotiation::Outcome::more:
       break;
     case Negotiation::Outcome::transmission:
-      begin_transmission(negotiation_.device(), negotiation_.flags(), negotiation_.structured());
+      begin_transmission(negotiation_.device(), negotiation_.flags(), negotiation_.agreed());
       break;
     case Negotiation::Outcome::finish:
       reason_ = Error{negotiation_.reason(), ECONNABORTED};
@@ -157,12 +157,13 @@ bool Session::negotiate() {
   return consumed > 0;
 }
 
-void Session::begin_transmission(host::BlockDevice& device, std::uint16_t flags, bool structured) {
+void Session::begin_transmission(host::BlockDevice& device, std::uint16_t flags,
+                                 const Agreed& agreed) {
   transmission_ = true;
   handshake_timer_.cancel();
   device_ = &device;
   flags_ = flags;
-  structured_ = structured;
+  agreed_ = agreed;
   piece_bytes_max_ = std::min(kPieceBytesMax, device_->info().transfer_bytes_max);
   reserve_.open(buffers_.arena());
   tables_ = std::make_unique<Tables>();
@@ -170,6 +171,8 @@ void Session::begin_transmission(host::BlockDevice& device, std::uint16_t flags,
     Slot& slot = tables_->slots[i];
     slot.session = this;
     slot.complete = &Session::on_complete;
+    slot.status.slot = &slot;
+    slot.status.complete = &Session::on_status;
     slot.next_slot = std::exchange(free_, &slot);
     Request& request = tables_->requests[i];
     request.next_free = std::exchange(free_requests_, &request);
@@ -318,7 +321,7 @@ void Session::answer_older_than(Duration age) {
   for (Slot& slot : tables_->slots) {
     if (!slot.in_device || slot.request->answered) continue;
     Request& r = *slot.request;
-    const bool receiving = &r == current_ && r.header.command == Command::write;
+    const bool receiving = &r == current_ && r.receives;
     if (r.began_at > before || receiving) continue;
     if (r.begun) {
       dismiss("a request took too long whose reply had begun", ETIMEDOUT);

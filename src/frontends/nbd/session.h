@@ -16,6 +16,9 @@
 // that is said in a chunk behind the data where replies are structured; otherwise the connection is
 // reset, as the NBD document demands.
 //
+// BLOCK_STATUS takes a page of that memory for its extents and their descriptors. With extended
+// headers every reply is a chunk.
+//
 // Memory. A session takes from the pool what leaves several times as much to others, and when there
 // is nothing it has its reserve: so it goes on, at least piece by piece, whatever other clients
 // hold. When its slots or its memory are used up it stops reading until something completes. A
@@ -127,6 +130,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
 
  private:
   struct Slot;
+  static constexpr std::size_t kReplyHeadBytes = 136;
 
   /// A request from its header to the last byte of its reply.
   struct Request {
@@ -137,6 +141,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
     std::uint32_t pieces = 0;     // slots that are its own
     std::uint32_t under_way = 0;  // those of them that the device has
     bool in_use = false;
+    bool receives = false;  // a payload, be it to skip it
     bool whole = false;     // no further piece will be cut
     bool gathers = false;   // a READ whose reply is one message: its pieces are sent in order
     bool begun = false;     // that reply is being sent although pieces are missing
@@ -149,6 +154,10 @@ class Session final : public transport::StreamUser, private BufferWaiter {
     Slot* tail = nullptr;  // for the chunk behind the data of a structured reply that was begun
   };
 
+  struct StatusQuery : host::ExtentsRequest {
+    Slot* slot = nullptr;
+  };
+
   /// A piece of a request: what the device gets, and its part of the reply.
   struct Slot : host::BlockRequest {
     Session* session = nullptr;
@@ -159,17 +168,18 @@ class Session final : public transport::StreamUser, private BufferWaiter {
     bool queued = false;  // its reply is among the replies
     std::uint32_t reply_head_bytes = 0;
     std::uint32_t reply_data_bytes = 0;
-    std::array<std::byte, 128> reply_head;
+    StatusQuery status;  // BLOCK_STATUS
+    std::array<std::byte, kReplyHeadBytes> reply_head;
   };
-  static_assert(ChunkHeader::kBytes + kChunkErrorBytes + kErrorMessageBytesMax +
+  static_assert(ExtendedChunkHeader::kBytes + kChunkErrorBytes + kErrorMessageBytesMax +
                     kChunkOffsetBytes <=
-                128);
+                kReplyHeadBytes);
 
   // session.cpp: bytes in and out, the end.
   void parse();
   bool step();
   bool negotiate();
-  void begin_transmission(host::BlockDevice& device, std::uint16_t flags, bool structured);
+  void begin_transmission(host::BlockDevice& device, std::uint16_t flags, const Agreed& agreed);
   bool take_payload();
   void resume();
   void on_buffers() override { resume(); }
@@ -181,7 +191,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void maybe_gone();
   /// Something is to be answered yet: the session does not end of itself.
   [[nodiscard]] bool serving() const {
-    return in_device_ > 0 || (current_ != nullptr && current_->header.command == Command::read);
+    return in_device_ > 0 || (current_ != nullptr && !current_->receives);
   }
   [[nodiscard]] std::span<const std::byte> staged() const {
     return {staging_.get() + parsed_, fill_ - parsed_};
@@ -189,7 +199,18 @@ class Session final : public transport::StreamUser, private BufferWaiter {
 
   // session_requests.cpp: requests, their pieces and their memory.
   bool take_request();
-  bool start_request(const RequestHeader& header, Verdict verdict);
+  /// What stands in front of the staging, with what of its payload is looked at before the rest.
+  struct Incoming {
+    RequestHeader header;  // `length` is that of the range, or of a payload that is to come
+    std::size_t bytes = 0;
+    std::uint32_t payload_bytes = 0;  // that follow
+    Verdict verdict;
+    bool of_nothing = false;  // a BLOCK_STATUS that names no context
+  };
+  bool read_header(Incoming& in);
+  bool read_status_payload(Incoming& in);
+  bool start_request(const Incoming& in);
+  void submit_status(Request& request, Buffer page);
   bool cut_read();
   Slot* cut_piece(Request& request);
   [[nodiscard]] std::uint32_t piece_length(const Request& request, std::uint32_t room) const;
@@ -209,6 +230,9 @@ class Session final : public transport::StreamUser, private BufferWaiter {
   void completed_chunk(Request& request, Slot& slot);
   void completed_gathered(Request& request, Slot& slot);
   void completed_effect(Request& request, Slot& slot);
+  static void on_status(host::ExtentsRequest& query);
+  void completed_status(Request& request, Slot& slot);
+  [[nodiscard]] ChunkOf chunk_of(const Request& r) const { return {r.header, agreed_.extended}; }
   void begin_reply(Request& request);
   void send_gathered(Request& request);
   void stop_cutting(Request& request);
@@ -261,7 +285,7 @@ class Session final : public transport::StreamUser, private BufferWaiter {
 
   host::BlockDevice* device_ = nullptr;
   std::uint16_t flags_ = 0;
-  bool structured_ = false;
+  Agreed agreed_;
   bool transmission_ = false;
   bool kernel_ = false;
 

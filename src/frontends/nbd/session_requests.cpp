@@ -1,5 +1,8 @@
 // The requests of a session: from their header, cut into pieces, to the device.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "frontends/nbd/session.h"
@@ -16,43 +19,86 @@ constexpr std::size_t kZeroesPartsMax = 3;
 /// One request header. False if it is not there yet, or nothing is there to serve it with: then the
 /// header stays in the staging, and the session is stalled.
 bool Session::take_request() {
-  if (staged().size() < RequestHeader::kBytes) return false;
-  const auto header = RequestHeader::decode(staged().data());
-  if (!header) {
-    // The stream cannot be understood any more: only a hard disconnect is left.
-    dismiss("it sent no request where one must be (bad magic)", EPROTO);
-    return false;
-  }
-  if (header->command == Command::disconnect) {
-    parsed_ += RequestHeader::kBytes;
+  Incoming in;
+  if (!read_header(in)) return false;
+  if (in.header.command == Command::disconnect) {
+    parsed_ += in.bytes;
     said_goodbye_ = true;
     end_input();
     return false;
   }
-  const std::size_t slots = header->command == Command::write_zeroes ? kZeroesPartsMax : 1;
+  const std::size_t slots = in.header.command == Command::write_zeroes ? kZeroesPartsMax : 1;
   if (free_requests_ == nullptr || !has_slots(slots)) {
     stalled_ = true;
     return false;
   }
-  Verdict verdict = check_request(*header, flags_, device_->info(), kPayloadBytesMax);
-  if (verdict.error == WireError::ok && stopping_) {
-    verdict = {WireError::eshutdown, "The server is shutting down"};
+  if (in.verdict.error == WireError::ok) {
+    in.verdict = check_request(in.header, flags_, device_->info(), kPayloadBytesMax, agreed_);
   }
-  return start_request(*header, verdict);
+  if (in.verdict.error == WireError::ok && stopping_) {
+    in.verdict = {WireError::eshutdown, "The server is shutting down"};
+  }
+  return start_request(in);
 }
 
-bool Session::start_request(const RequestHeader& header, Verdict verdict) {
-  const bool good = verdict.error == WireError::ok;
-  const bool reads = header.command == Command::read && header.length > 0;
-  const bool gathers = reads && (!structured_ || (header.flags & kDf) != 0);
-  const bool begins = good && gathers && header.length > kGatherBytesMax;
-  // A reply that begins before all of it is there keeps all others waiting. So that none of those
-  // holds what it needs, it begins alone.
-  if (begins && requests_in_use_ > 0) {
-    stalled_ = true;
+/// False if more bytes are needed, or the session has ended: the stream cannot be understood any
+/// more, and only a hard disconnect is left.
+bool Session::read_header(Incoming& in) {
+  in.bytes = agreed_.extended ? RequestHeader::kExtendedBytes : RequestHeader::kBytes;
+  if (staged().size() < in.bytes) return false;
+  const auto header = agreed_.extended ? RequestHeader::decode_extended(staged().data())
+                                       : RequestHeader::decode(staged().data());
+  if (!header) {
+    dismiss("it sent no request where one must be (bad magic)", EPROTO);
     return false;
   }
-  parsed_ += RequestHeader::kBytes;
+  in.header = *header;
+  if (!header->has_payload(agreed_.extended)) return true;
+  if (header->length > kSkipBytesMax) {
+    dismiss(fmt::format("it announced a payload of {} bytes", header->length), EPROTO);
+    return false;
+  }
+  in.payload_bytes = static_cast<std::uint32_t>(header->length);
+  if (header->command != Command::block_status || !agreed_.allocation) return true;
+  if (in.payload_bytes <= kStatusPayloadBytesMax) return read_status_payload(in);
+  in.verdict = {WireError::einval, "The payload names more contexts than there are"};
+  return true;
+}
+
+/// From here on its length is that of the range.
+bool Session::read_status_payload(Incoming& in) {
+  if (staged().size() < in.bytes + in.payload_bytes) return false;
+  const auto payload = StatusPayload::decode(staged().subspan(in.bytes, in.payload_bytes));
+  in.bytes += std::exchange(in.payload_bytes, 0);
+  if (!payload || !payload->known) {
+    in.verdict = {WireError::einval, "The payload names no contexts that were agreed on"};
+    return true;
+  }
+  in.header.length = payload->length;
+  in.of_nothing = payload->contexts == 0;
+  return true;
+}
+
+bool Session::start_request(const Incoming& in) {
+  const RequestHeader& header = in.header;
+  const bool good = in.verdict.error == WireError::ok;
+  const bool reads = header.command == Command::read && header.length > 0;
+  const bool gathers = reads && (!agreed_.structured || (header.flags & kDf) != 0);
+  const bool begins = good && gathers && header.length > kGatherBytesMax;
+  // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be. What
+  // is to happen to no byte has happened.
+  const bool nothing_to_do = header.command == Command::cache || in.of_nothing ||
+                             (header.length == 0 && header.command != Command::flush);
+  // A reply that begins before all of it is there keeps all others waiting. So that none of those
+  // holds what it needs, it begins alone.
+  stalled_ = begins && requests_in_use_ > 0;
+  Buffer page;
+  if (good && header.command == Command::block_status && !nothing_to_do) {
+    page = get_buffer(kStatusBufferBytes);
+    stalled_ = !page;
+  }
+  if (stalled_) return false;
+  parsed_ += in.bytes;
   Request& r = *free_requests_;
   free_requests_ = r.next_free;
   r = Request{};
@@ -60,11 +106,13 @@ bool Session::start_request(const RequestHeader& header, Verdict verdict) {
   r.began_at = buffers_.loop().now();
   r.in_use = true;
   r.failed = !good;
-  r.verdict = verdict;
+  r.verdict = in.verdict;
   ++requests_in_use_;
-  if (header.command == Command::write && header.length > 0) {
+  if (in.payload_bytes > 0) {
+    NVMF_CHECK(!good || header.command == Command::write);
+    r.receives = true;
     current_ = &r;
-    payload_left_ = header.length;
+    payload_left_ = in.payload_bytes;
     return true;
   }
   if (reads && good) {
@@ -74,18 +122,39 @@ bool Session::start_request(const RequestHeader& header, Verdict verdict) {
     return true;
   }
   r.whole = true;
-  // CACHE is a hint; nothing is cached here, so a range that exists is as near as it can be. What
-  // is to happen to no byte has happened.
-  const bool nothing_to_do =
-      header.command == Command::cache || (header.length == 0 && header.command != Command::flush);
   if (!good) {
-    answer(take_slot(r), verdict);
+    answer(take_slot(r), in.verdict);
   } else if (nothing_to_do) {
     answer_success(take_slot(r));
+  } else if (page) {
+    submit_status(r, page);
   } else {
     submit_effect(r);
   }
   return true;
+}
+
+/// The page has the extents, and behind them room for their descriptors.
+void Session::submit_status(Request& r, Buffer page) {
+  static_assert(kStatusExtentsMax * (sizeof(host::Extent) + status_descriptor_bytes(true)) <=
+                kStatusBufferBytes);
+  Slot& slot = take_slot(r);
+  slot.buffer = page;
+  slot.data = page.data;
+  slot.op = host::BlockOp::read;  // it changes nothing
+  slot.offset_bytes = r.header.offset;
+  StatusQuery& query = slot.status;
+  query.offset_bytes = r.header.offset;
+  query.length_bytes = r.header.length;
+  const bool one = (r.header.flags & kReqOne) != 0;
+  auto* const extents = reinterpret_cast<host::Extent*>(page.data);
+  std::uninitialized_value_construct_n(extents, kStatusExtentsMax);
+  query.extents = {extents, one ? 1 : kStatusExtentsMax};
+  Counters::add(counters_.requests, 1);
+  if (device_->extents(query)) return completed_status(r, slot);
+  slot.in_device = true;
+  ++r.under_way;
+  ++in_device_;
 }
 
 /// A request without payload. Zeroes that begin or end within a block go in parts: so only the
@@ -143,7 +212,7 @@ bool Session::cut_read() {
 /// The next piece of a READ or WRITE with its buffer; nullptr if there is no slot or no memory.
 Session::Slot* Session::cut_piece(Request& r) {
   if (free_ == nullptr) return nullptr;
-  const std::uint32_t left = r.header.length - r.cut_bytes;
+  const auto left = static_cast<std::uint32_t>(r.header.length - r.cut_bytes);
   const Buffer buffer = get_buffer(std::min(left, piece_bytes_max_));
   if (!buffer) return nullptr;
   Slot& slot = take_slot(r);
@@ -157,7 +226,7 @@ Session::Slot* Session::cut_piece(Request& r) {
 
 /// Pieces end at the device's borders: an unaligned request is so in its first and last block only.
 std::uint32_t Session::piece_length(const Request& r, std::uint32_t room) const {
-  const std::uint32_t left = r.header.length - r.cut_bytes;
+  const auto left = static_cast<std::uint32_t>(r.header.length - r.cut_bytes);
   if (left <= room) return left;
   const host::BlockInfo& info = device_->info();
   const std::uint64_t border =
