@@ -128,6 +128,54 @@ def qemu_img(tools):
         os.unlink(tools.back)
 
 
+def extents(tools, how):
+    """Where there is data: as nbdinfo and qemu-img see it; copies that keep the holes."""
+    path = tools.workspace.path("sparse.img")
+    if how == "file":
+        with open(path, "wb") as disk:
+            disk.truncate(SIZE)
+    space = f"file:{path}" if how == "file" else f"memory:{MEBIBYTES}M"
+    with tools.served(spaces=(space,)) as connection:
+        uri = connection.export(1)
+
+        def mapped():
+            """[offset, end) of what nbdinfo says is data."""
+            told = json.loads(tools.run("nbdinfo", "--json", "--map", uri).out)
+            cases.check(sum(e["length"] for e in told) == SIZE, f"nbdinfo --map: {told}")
+            for extent in told:
+                cases.check(extent["type"] in (0, 3), f"nbdinfo --map: {extent}")
+            return [(e["offset"], e["offset"] + e["length"]) for e in told if e["type"] == 0]
+
+        cases.check(mapped() == [], f"of an empty disk nbdinfo says: {mapped()}")
+        tools.run("qemu-io", "-f", "raw", "-c", "write -P 1 1M 1M", "-c", "write -P 2 100M 64k",
+                  "-c", "write -P 3 255M 1M", uri)
+        there = [(1 << 20, 2 << 20), (100 << 20, (100 << 20) + 65536), (255 << 20, 256 << 20)]
+        cases.check(mapped() == there, f"nbdinfo says: {mapped()}")
+        # A context is to be asked for; totals; what qemu makes of it.
+        cases.check(tools.run("nbdinfo", "--list", uri).out.count("base:allocation") == 1,
+                    "nbdinfo --list shows no context.")
+        totals = tools.run("nbdinfo", "--map", "--totals", uri).out
+        cases.check(str((2 << 20) + 65536) in totals, totals)
+        told = json.loads(tools.run("qemu-img", "map", "-f", "raw", "--output=json", uri).out)
+        data = [(e["start"], e["start"] + e["length"]) for e in told if e["data"]]
+        cases.check(data == there, f"qemu-img map: {told}")
+        # Copies that leave out the holes are the same, and as small.
+        tools.run("qemu-img", "convert", "-f", "raw", "-O", "raw", uri, tools.back)
+        tools.run("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, tools.back)
+        cases.check(os.stat(tools.back).st_blocks * 512 < 8 << 20, "the copy has no holes.")
+        os.unlink(tools.back)
+        tools.run("nbdcopy", *IN_PARALLEL, uri, tools.back)
+        tools.run("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, tools.back)
+        cases.check(os.stat(tools.back).st_blocks * 512 < 8 << 20, "the copy has no holes.")
+        os.unlink(tools.back)
+        # What is discarded or zeroed away is a hole again.
+        tools.run("qemu-io", "-f", "raw", "-d", "unmap", "-c", "discard 1M 1M",
+                  "-c", "write -z -u 255M 1M", uri)
+        cases.check(mapped() == there[1:2], f"nbdinfo says: {mapped()}")
+    if how == "file":
+        os.unlink(path)
+
+
 def qemu_io(tools, block):
     """Zeroes, discards, FUA, several requests in flight, parts of blocks."""
     with tools.served(spaces=(f"memory:{MEBIBYTES}M,block={block}",)) as connection:
@@ -212,6 +260,8 @@ def run_all(tools, counted, io):
         ("nbdcopy, TCP socket", over_tcp, ()),
         ("nbdcopy, namespace in a file", in_a_file, ()),
         ("qemu-img info, convert, compare", qemu_img, ()),
+        ("where there is data, in memory", extents, ("memory",)),
+        ("where there is data, in a file", extents, ("file",)),
         ("qemu-io, blocks of 512", qemu_io, (512,)),
         ("qemu-io, blocks of 4096", qemu_io, (4096,)),
         ("fio --verify=crc32c", fio_verify, ()),
