@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <thread>
 #include <vector>
 
@@ -58,6 +59,16 @@ class TargetThread {
       EXPECT_TRUE(
           target_->restart({.down = std::chrono::milliseconds(10), .max_queues = max_queues}));
     });
+  }
+  /// From any thread: namespace `nsid` comes, and its hosts are told.
+  void add(std::uint32_t nsid) {
+    reactor_->post([this, nsid] {
+      EXPECT_TRUE(target_->add_namespace(
+          kNqn, {.kind = controller::NamespaceConfig::Kind::memory, .size_bytes = 1 << 20}, nsid));
+    });
+  }
+  void remove(std::uint32_t nsid) {
+    reactor_->post([this, nsid] { EXPECT_TRUE(target_->remove_namespace(kNqn, nsid)); });
   }
   std::uint16_t port = 0;
 
@@ -197,8 +208,43 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
     losing_ = false;
     if (finished_ == workers_.size() && !ended_) subsystem_->stop();
   }
+  /// Likewise: namespaces come and go, also while the target is away.
+  host::Task<void> come_and_go() {
+    using std::chrono::milliseconds;
+    constexpr std::uint32_t kFirst = 10;
+    for (std::uint32_t i = 0; i < 12 && !ended_; ++i) {
+      target_->add(kFirst + i);
+      if (i >= 2) target_->remove(kFirst + i - 2);
+      co_await host::sleep(pool_->at(0), milliseconds(10));
+      if (i % 4 == 3) target_->restart(i % 8 == 3 ? 1 : kReactors + 1);
+      (void)co_await subsystem_->namespace_health();
+      co_await host::sleep(pool_->at(0), milliseconds(15));
+    }
+    while (touches_left_ != 0) co_await host::sleep(pool_->at(0), milliseconds(1));
+    losing_ = false;
+    if (finished_ == workers_.size() && !ended_) subsystem_->stop();
+  }
+  /// On every reactor a write to one that is new.
+  void on_namespace_attached(std::uint32_t nsid) override {
+    ++attached_;
+    for (std::size_t r = 0; r < subsystem_->reactors(); ++r) {
+      Touch& touch = touches_.emplace_back();
+      ++touches_left_;
+      touch.left = &touches_left_;
+      touch.op = host::BlockOp::write;
+      touch.offset_bytes = r * sizeof touch.bytes + 7;  // neighbours share blocks
+      touch.length_bytes = sizeof touch.bytes;
+      touch.data = touch.bytes;
+      touch.complete = [](host::BlockRequest& request) { --*static_cast<Touch&>(request).left; };
+      pool_->at(r).post([device = subsystem_->device(r, nsid), &touch] { device->submit(touch); });
+    }
+  }
+  struct Touch : host::BlockRequest {
+    std::atomic<std::size_t>* left = nullptr;
+    std::byte bytes[600]{};
+  };
   void all_finished() {
-    if (losing_) return;  // lose_often() ends it
+    if (losing_) return;  // who loses it ends it
     subsystem_->stop();
     if (ended_) pool_->stop();
   }
@@ -218,6 +264,9 @@ class RealLoop : public testing::TestWithParam<io::BackendKind>, public host::Su
   bool live_ = false;
   bool losing_ = false;
   std::uint64_t losses_ = 0;
+  std::deque<Touch> touches_;
+  std::atomic<std::size_t> touches_left_{0};
+  std::size_t attached_ = 0;
   std::optional<Error> ended_;
 };
 
@@ -291,6 +340,19 @@ TEST_P(RealLoop, LossesWhileAllReactorsAreBusy) {
     EXPECT_EQ(w->errors, 0u);
     EXPECT_TRUE(w->verified());
   }
+}
+
+TEST_P(RealLoop, NamespacesComeAndGoWhileAllReactorsAreBusy) {
+  skew_ = 100;
+  params_.cqt_unreported = std::chrono::milliseconds(20);
+  params_.loss.fast_io_fail = std::chrono::milliseconds(200);  // whoever writes to what has gone
+  losing_ = true;
+  when_live_ = [this] { host::spawn(come_and_go()); };
+  run();
+  ASSERT_TRUE(live_) << ended_->message;
+  EXPECT_EQ(ended_->code, 0) << ended_->message;
+  EXPECT_GE(attached_, 2u);
+  EXPECT_EQ(touches_left_, 0u);
 }
 
 TEST_P(RealLoop, NobodyListens) {
