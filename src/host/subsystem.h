@@ -290,6 +290,7 @@ class RemoteSubsystem final : private ExtentsSource {
   Task<Result<std::shared_ptr<const Namespace>>> identify_surely(std::uint32_t nsid);
   Task<bool> check_known(std::size_t index);
   Task<void> check_namespaces(std::vector<std::uint32_t> nsids);
+  Task<Result<std::vector<std::uint32_t>>> check_all_namespaces();
   Task<Result<std::vector<std::uint32_t>>> look_for_new(std::vector<std::uint32_t> nsids);
   Task<void> look_at_new(std::uint32_t nsid);
   Task<void> serve_found();

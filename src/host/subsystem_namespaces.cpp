@@ -22,6 +22,10 @@ namespace {
 constexpr int kIdentifyTries = 10;
 constexpr Duration kIdentifyPause = std::chrono::milliseconds(500);
 
+std::unexpected<Error> about_to_end() {
+  return fail("the connection is about to end", ENOTCONN);
+}
+
 }  // namespace
 
 // ---- the same disk ----
@@ -183,12 +187,25 @@ Task<bool> RemoteSubsystem::check_known(std::size_t index) {
   co_return true;
 }
 
+/// Any may have changed. Returns all that there are. Of those that have gone there may be many:
+/// only what is listed again is asked about.
+Task<Result<std::vector<std::uint32_t>>> RemoteSubsystem::check_all_namespaces() {
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i].attached && !co_await check_known(i)) co_return about_to_end();
+  }
+  auto active = co_await look_for_new({});
+  for (std::size_t i = 0; active && i < states_.size(); ++i) {
+    if (states_[i].attached) continue;
+    if (!std::ranges::binary_search(*active, namespaces_[i]->info.nsid)) continue;
+    if (!co_await check_known(i)) co_return about_to_end();
+  }
+  co_return active;
+}
+
 /// The controller says that these have changed; empty: any may have.
 Task<void> RemoteSubsystem::check_namespaces(std::vector<std::uint32_t> nsids) {
-  bool others = nsids.empty();
-  for (std::size_t i = 0; nsids.empty() && i < namespaces_.size(); ++i) {
-    if (!co_await check_known(i)) co_return;
-  }
+  const bool any = nsids.empty();
+  bool others = false;
   for (const std::uint32_t nsid : nsids) {
     const std::size_t index = index_of(nsid);
     if (index == kNoIndex) {
@@ -197,8 +214,9 @@ Task<void> RemoteSubsystem::check_namespaces(std::vector<std::uint32_t> nsids) {
       co_return;
     }
   }
-  if (!others) co_return;
-  const auto active = co_await look_for_new(std::move(nsids));
+  if (!any && !others) co_return;
+  const auto active =
+      any ? co_await check_all_namespaces() : co_await look_for_new(std::move(nsids));
   if (active || association_->ending() || stop_asked_) co_return;
   log_namespace(LogLevel::warning, fmt::format("{}: {}", params_.name, active.error().message));
 }
@@ -212,7 +230,7 @@ Task<Result<std::vector<std::uint32_t>>> RemoteSubsystem::look_for_new(
   if (co_await newcomers_.take() != SlotShare::Took::yes) {
     co_return fail("the namespaces are being looked at already; try again later", EBUSY);
   }
-  Result<std::vector<std::uint32_t>> active = fail("the connection is about to end", ENOTCONN);
+  Result<std::vector<std::uint32_t>> active = about_to_end();
   if (!association_->ending() && !stop_asked_) {
     active = co_await list_namespaces(*association_, params_.admin_timeout);
   }
@@ -357,7 +375,13 @@ void RemoteSubsystem::tell_users(std::size_t index) {
   const BlockInfo& info = namespaces_[index]->info;
   const std::uint32_t nsid = info.nsid;
   if (now.attached == before.attached) {
-    if (now.attached && now != before) events_.on_namespace_changed(nsid);
+    if (!now.attached || now == before) return;
+    if (now.read_only != before.read_only) {
+      log_namespace(LogLevel::warning,
+                    fmt::format("{} {}", info.name,
+                                now.read_only ? "is write-protected now" : "may be written now"));
+    }
+    events_.on_namespace_changed(nsid);
     return;
   }
   HostEvent event{.kind = now.attached ? EventKind::namespace_added : EventKind::namespace_removed};

@@ -434,10 +434,7 @@ Task<Result<RescanReport>> RemoteSubsystem::look_again() {
   if (!live()) co_return fail(params_.name + " is not connected", ENOTCONN);
   std::vector<bool> there;
   for (const NamespaceState& s : states_) there.push_back(s.attached);
-  for (std::size_t i = 0; i < there.size(); ++i) {
-    if (!co_await check_known(i)) break;
-  }
-  auto active = co_await look_for_new({});
+  auto active = co_await check_all_namespaces();
   if (!active && live()) co_return std::unexpected(active.error());
   if (!live()) co_return fail(params_.name + " was lost while it was looked at", ENOTCONN);
   RescanReport report;

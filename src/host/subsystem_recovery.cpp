@@ -142,6 +142,7 @@ Task<std::optional<Error>> RemoteSubsystem::try_once() {
       co_await end_association();
       co_return reason;
     }
+    if (found == there.end() && !states_[i].attached) continue;  // nobody expects it
     judge(i, found != there.end() ? *found : nullptr);
   }
   co_await serve_found();

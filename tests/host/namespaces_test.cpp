@@ -127,6 +127,31 @@ TEST_F(Namespaces, AnotherDiskUnderTheSameIdentifierIsNotBack) {
   EXPECT_EQ(io(BlockOp::write, 2), 0);
 }
 
+TEST_F(Namespaces, WhatHasGoneIsAskedAboutOnlyWhenItIsListed) {
+  go();
+  const FakeNamespace kept = target.namespaces[2];
+  target.namespaces.erase(2);
+  say_changed({2});
+  told();
+  const std::size_t before = identified(2);
+  say_changed({});
+  ASSERT_TRUE(rescan());
+  kill_target();
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  EXPECT_EQ(identified(2), before);
+  EXPECT_THAT(namespace_health()[1].stopped, HasSubstr("has removed namespace 2"));
+  target.namespaces[2] = kept;
+  told();
+  say_changed({});
+  EXPECT_THAT(told(), ElementsAre("attached 2"));
+  target.namespaces.erase(2);
+  say_changed({2});
+  target.namespaces[2] = kept;
+  const auto report = rescan();
+  ASSERT_TRUE(report && *report);
+  EXPECT_EQ((*report)->added, (std::vector<std::uint32_t>{2}));
+}
+
 TEST_F(Namespaces, AnOverflowFindsWhatCameAndWhatWent) {
   go();
   target.add_namespace(7, 64);
