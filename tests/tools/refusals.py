@@ -85,6 +85,10 @@ def bad_input(new):
                            ([uri, "--run", ""], "--run: what stands after it is empty"),
                            ([uri, "--name", ""], "--name: what stands after it is empty"),
                            ([uri, "--nbd", "unix:/" + 110 * "x"], "choose a shorter one"),
+                           ([uri, "--nbd-device", "/dev/sda"], '"/dev/sda" is no NBD device of the '
+                                                               'kernel: give auto, or /dev/nbdN'),
+                           ([uri, "--nbd-device", "/dev/nbd65536"], "with N up to 65535"),
+                           ([uri, "--discovery", "--nbd-device", "auto"], "no namespaces to serve"),
                            ([f"nvme+tcp://{host}:{port}"], "The address names no subsystem"),
                            ([uri, "--connect-all"], "--connect-all needs a discovery controller"),
                            ([uri, "--discovery", "--run", "x"], "no namespaces to serve")):
