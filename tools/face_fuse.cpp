@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "frontends/fuse/file_system.h"
+#include "io/pages.h"
 #include "tool_places.h"
 
 namespace nvmf::tools {
@@ -57,6 +58,7 @@ class FuseFace final : public Face {
     for (const ConnectionText& text : context.texts)
       options.texts.push_back({text.name, text.text});
     options.grace = context.grace;
+    options.discard = &io::discard_pages;
     options.on_unmounted = [this] {
       mounted_ = false;
       on_gone_(fmt::format("{} was unmounted", mount_point_));

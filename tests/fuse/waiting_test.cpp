@@ -148,6 +148,28 @@ TEST_F(FileSystemTest, LooksForHolesWithoutHoldingUpAnybody) {
   EXPECT_EQ(stopping_.wait_for(20s), std::future_status::ready);
 }
 
+std::atomic<std::size_t> discarded_bytes{0};
+
+TEST_F(FileSystemTest, GivesMemoryBackThatNobodyUses) {
+  options_.discard = [](std::byte* pages, std::size_t bytes) {
+    std::memset(pages, 0xee, bytes);  // nothing of it is needed
+    discarded_bytes += bytes;
+  };
+  mount(38, 1);
+  disk_.hang = true;
+  const auto read = kernel_->send_read(kDisk1, 0, 4096);
+  ASSERT_TRUE(hangs(1));
+  std::this_thread::sleep_for(kDiscardAfter + 500ms);
+  EXPECT_EQ(discarded_bytes, 0u) << "a request is under way";
+  let_go();
+  EXPECT_EQ(kernel_->wait(read).value_or(Answer{.error = 1}).data.size(), 4096u);
+  for (int i = 0; i < 10'000 && discarded_bytes == 0; ++i) std::this_thread::sleep_for(1ms);
+  EXPECT_GT(discarded_bytes, kMessageBytesMax);
+  const Bytes data = pattern(150'000, 1);
+  EXPECT_EQ(kernel_->write(kDisk1, 0, data).error, 0);
+  EXPECT_EQ(kernel_->read(kDisk1, 0, 150'000).data, data);
+}
+
 TEST_F(FileSystemTest, SaysWhatFailed) {
   mount();
   for (const auto& [from, to] : {std::pair{EIO, EIO},

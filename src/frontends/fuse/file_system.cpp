@@ -38,7 +38,8 @@ Result<void> FileSystem::mount() {
         *loops_[i], i, loops_.size(),
         Worker::Events{.unmounted = [&control, this] { control.post([this] { unmounted(); }); },
                        .quiet = [&control, this] { control.post([this] { worker_quiet(); }); },
-                       .idle = [&control, this] { control.post([this] { worker_idle(); }); }}));
+                       .idle = [&control, this] { control.post([this] { worker_idle(); }); }},
+        options_.discard));
   }
   loud_ = busy_ = workers_.size();
   publish();  // before they begin

@@ -24,6 +24,7 @@
 #include "frontends/frontend.h"
 #include "frontends/fuse/handlers.h"
 #include "frontends/fuse/session.h"
+#include "frontends/fuse/slots.h"
 #include "frontends/fuse/text_files.h"
 #include "frontends/fuse/tree.h"
 #include "nvme/result.h"
@@ -39,6 +40,8 @@ struct FileSystemOptions {
   std::vector<TextFile> texts;
   /// At stop(): how long requests under way may take before they are answered with EIO.
   Duration grace{std::chrono::seconds(2)};
+  /// Gets memory that has not been used for a while; without it, what was used once stays ours.
+  DiscardPages discard = nullptr;
   /// Somebody has unmounted it. Not after stop().
   std::function<void()> on_unmounted;
 };

@@ -38,6 +38,9 @@ inline constexpr std::uint32_t kMessagesPerTurn = 16;
 /// /sys/module/fuse/parameters/max_user_bgreq is in force.)
 inline constexpr std::uint32_t kBackgroundMax = 256;
 
+/// Memory that no request has used for this long is given back to the system.
+inline constexpr Duration kDiscardAfter = std::chrono::seconds(2);
+
 /// Programs that look for data or holes at a time, per reactor; to others all is data.
 inline constexpr std::size_t kSeeksMax = 4;
 /// Extents that a device is asked for at once, and how often for one lseek(): each question may be

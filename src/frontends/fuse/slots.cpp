@@ -33,14 +33,13 @@ SlotCounts slot_counts(std::size_t reactors) {
 }
 
 Slots::Slots(Worker& worker, const SlotCounts& counts) {
-  std::size_t bytes = 0;
   std::size_t slots = 0;
   for (std::size_t i = 0; i < kSlotSizes; ++i) {
-    bytes += counts[i] * kBytes[i];
+    bytes_ += counts[i] * kBytes[i];
     slots += counts[i];
   }
   // So large that it is a mapping of its own, whose pages come when they are used.
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes)));
+  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes_)));
   NVMF_CHECK(memory_ != nullptr);
   slots_.resize(slots);
   std::byte* at = memory_.get();

@@ -40,6 +40,9 @@ struct Slot : host::BlockRequest {
 using SlotCounts = std::array<std::size_t, kSlotSizes>;
 [[nodiscard]] SlotCounts slot_counts(std::size_t reactors);
 
+/// Tells the system that the contents of whole pages are not needed. From any thread.
+using DiscardPages = void (*)(std::byte* pages, std::size_t bytes);
+
 class Slots {
  public:
   Slots(Worker& worker, const SlotCounts& counts);
@@ -49,6 +52,8 @@ class Slots {
   /// The smallest that holds so much, but not a large one: those are what messages are read into.
   [[nodiscard]] Slot* take_for(std::size_t bytes);
   void give_back(Slot& slot);
+  /// All memory goes back to the system until it is used again. Only while no slot is in use.
+  void discard(DiscardPages discard) { discard(memory_.get(), bytes_); }
   [[nodiscard]] bool available(SlotSize size) const { return !free_[index(size)].empty(); }
   [[nodiscard]] std::vector<Slot>& all() { return slots_; }
 
@@ -59,6 +64,7 @@ class Slots {
   static std::size_t index(SlotSize size) { return static_cast<std::size_t>(size); }
 
   std::unique_ptr<std::byte, Free> memory_;
+  std::size_t bytes_ = 0;
   std::vector<Slot> slots_;
   std::array<std::vector<Slot*>, kSlotSizes> free_;
 };

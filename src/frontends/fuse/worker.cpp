@@ -21,7 +21,8 @@ thread_local Worker* on_this_thread = nullptr;
 
 }  // namespace
 
-Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events)
+Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events,
+               DiscardPages discard)
     : loop_(loop),
       index_(index),
       events_(std::move(events)),
@@ -30,9 +31,12 @@ Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, E
       seeks_(loop, [this] { report(); }),
       patience_(loop.timers(), [this] { end_patience(); }),
       grace_(loop.timers(), [this] { give_up_all(); }),
-      retry_(loop.timers(), [this] {
-        if (reading_ && !watch_) watch();
-      }) {}
+      retry_(loop.timers(),
+             [this] {
+               if (reading_ && !watch_) watch();
+             }),
+      idle_(loop.timers(), [this] { look_idle(); }),
+      discard_(discard) {}
 
 Worker::~Worker() {
   NVMF_CHECK(waiting_ == 0 && busy_ == 0 && seeks_.waiting() == 0 && seeks_.busy() == 0);
@@ -241,8 +245,19 @@ bool Worker::read_again(Slot& slot) {
 
 void Worker::release(Slot& slot) {
   slots_.give_back(slot);
+  if (++released_ != 0 && discard_ != nullptr && reading_ && !idle_.armed()) {
+    released_before_ = released_;
+    idle_.arm(loop_.now() + kDiscardAfter);
+  }
   if (reading_ && !watch_) watch();
   report();
+}
+
+/// What the next message is read into is memory of ours as well, and nothing is in it.
+void Worker::look_idle() {
+  if (busy_ == 0 && released_ == released_before_) return slots_.discard(discard_);
+  released_before_ = released_;
+  idle_.arm(loop_.now() + kDiscardAfter);
 }
 
 // Answers before the end.
@@ -251,9 +266,10 @@ void Worker::give_up(Slot& slot, int error) {
   fuse_req* request = std::exchange(slot.waiting, nullptr);
   if (request == nullptr) return;
   --waiting_;
+  // First: who hears that it failed may write there again at once, by way of another reactor.
+  slot.device->abandon(slot);
   ::fuse_req_interrupt_func(request, nullptr, nullptr);
   ::fuse_reply_err(request, error);
-  slot.device->abandon(slot);
 }
 
 void Worker::give_up_all() {
@@ -315,6 +331,7 @@ void Worker::report() {
     grace_.cancel();
     patience_.cancel();
     retry_.cancel();
+    idle_.cancel();
     interrupted_.clear();
     events_.quiet();
   }

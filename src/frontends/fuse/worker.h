@@ -35,8 +35,10 @@ class Worker {
     std::function<void()> idle;       // after quiet: the devices are not used any more
   };
 
-  /// `index` is the place of this loop's devices. Everything outlives the worker.
-  Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events);
+  /// `index` is the place of this loop's devices. Everything outlives the worker. Without
+  /// `discard`, memory that was used once stays ours.
+  Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events,
+         DiscardPages discard = nullptr);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -98,6 +100,7 @@ class Worker {
   void interrupt(Slot& slot, std::uint32_t generation);
   void end_patience();
   void report();
+  void look_idle();
 
   transport::Loop& loop_;
   const std::size_t index_;
@@ -111,9 +114,13 @@ class Worker {
   std::vector<Interrupted> interrupted_;
   transport::Timer patience_;
   transport::Timer grace_;
-  transport::Timer retry_;   // to watch the descriptor
-  std::size_t waiting_ = 0;  // slots that somebody waits for
-  std::size_t busy_ = 0;     // slots that a device has
+  transport::Timer retry_;  // to watch the descriptor
+  transport::Timer idle_;
+  DiscardPages discard_;
+  std::uint64_t released_ = 0;         // requests, ever
+  std::uint64_t released_before_ = 0;  // when idle_ was armed
+  std::size_t waiting_ = 0;            // slots that somebody waits for
+  std::size_t busy_ = 0;               // slots that a device has
   bool reading_ = false;
   bool hurried_ = false;
   bool stopping_ = false;
