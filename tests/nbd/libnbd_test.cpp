@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <libnbd.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -114,6 +116,7 @@ class RunningServer {
   [[nodiscard]] std::string uri(const char* name = "nvmf0n1") const {
     return nbd::uri(where_, name);
   }
+  [[nodiscard]] std::string unix_path() const { return where_.unix_path; }
   [[nodiscard]] ServerTotals totals() const { return server_->totals(); }
 
   std::shared_ptr<test::Disk> disk = std::make_shared<test::Disk>(kDiskBytes);
@@ -385,6 +388,92 @@ TEST_P(LibNbd, ShutdownAnswersWhatHangs) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
   server.let_go();
   EXPECT_EQ(stopped.wait_for(10s), std::future_status::ready);
+}
+
+TEST_P(LibNbd, AsksWhereThereIsData) {
+  RunningServer server(GetParam());
+  Handle h = make_handle();
+  ASSERT_EQ(nbd_add_meta_context(h.get(), LIBNBD_CONTEXT_BASE_ALLOCATION), 0);
+  ASSERT_EQ(nbd_connect_uri(h.get(), server.uri().c_str()), 0) << nbd_get_error();
+  EXPECT_EQ(nbd_can_meta_context(h.get(), LIBNBD_CONTEXT_BASE_ALLOCATION), 1);
+  struct Told {
+    int calls = 0;
+    std::vector<std::uint32_t> entries;
+  } told;
+  const auto ask = [&](std::uint64_t count, std::uint64_t offset, std::uint32_t flags) {
+    told = {};
+    const nbd_extent_callback extents{[](void* data, const char* context, std::uint64_t,
+                                         std::uint32_t* entries, std::size_t n, int*) {
+                                        auto& t = *static_cast<Told*>(data);
+                                        EXPECT_STREQ(context, LIBNBD_CONTEXT_BASE_ALLOCATION);
+                                        ++t.calls;
+                                        t.entries.assign(entries, entries + n);
+                                        return 0;
+                                      },
+                                      &told, nullptr};
+    return nbd_block_status(h.get(), count, offset, extents, flags);
+  };
+  EXPECT_EQ(ask(65536, 4096, 0), 0) << nbd_get_error();
+  EXPECT_EQ(told.calls, 1);
+  EXPECT_EQ(told.entries, (std::vector<std::uint32_t>{65536, 0}));  // this device knows no more
+  EXPECT_EQ(ask(65536, 4096, LIBNBD_CMD_FLAG_REQ_ONE), 0);
+  for (const auto& [count, offset, flags] :
+       {std::tuple{1024u, std::uint64_t{kDiskBytes - 512}, 0u},
+        std::tuple{0u, std::uint64_t{0}, 0u},
+        std::tuple{512u, std::uint64_t{0}, std::uint32_t{LIBNBD_CMD_FLAG_DF}}}) {
+    EXPECT_EQ(ask(count, offset, flags), -1);
+    EXPECT_EQ(nbd_get_errno(), EINVAL) << nbd_get_error();
+    EXPECT_EQ(told.calls, 0);
+  }
+  EXPECT_EQ(ask(512, 0, 0), 0);  // and nothing of that was held against it
+}
+
+/// Clients that go at every byte of a session, while another one works: it does not notice.
+TEST_P(LibNbd, ClientsMayGoAtAnyByte) {
+  if (GetParam().tcp) return;  // it is the same Session
+  RunningServer server(GetParam());
+  Handle worker = open_export(server);
+  std::vector<unsigned char> words{0, 0, 0, 3};
+  const auto add = [&words](std::initializer_list<unsigned> bytes) {
+    for (const unsigned b : bytes) words.push_back(static_cast<unsigned char>(b));
+  };
+  const auto option = [&](unsigned number, std::initializer_list<unsigned> data) {
+    for (const char c : std::string_view("IHAVEOPT"))
+      words.push_back(static_cast<unsigned char>(c));
+    add({0, 0, 0, number, 0, 0, 0, static_cast<unsigned>(data.size())});
+    add(data);
+  };
+  const auto request = [&](unsigned command, unsigned length) {
+    add({0x25, 0x60, 0x95, 0x13, 0, 0, 0, command, 0, 0, 0, 0, 0, 0, 0, 9});
+    add({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, length});
+  };
+  option(8, {});
+  option(3, {});
+  option(7, {0, 0, 0, 0, 0, 0});
+  request(1, 16);
+  words.resize(words.size() + 16);
+  request(0, 64);
+  request(6, 64);
+  request(2, 0);
+  const std::string path = server.unix_path();
+  Bytes written = random_bytes(4096, 1);
+  Bytes read(4096);
+  for (std::size_t length = 0; length <= words.size(); ++length) {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_GE(fd, 0);
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    std::memcpy(at.sun_path, path.c_str(), path.size() + 1);
+    ASSERT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof(at)), 0);
+    ASSERT_EQ(::send(fd, words.data(), length, MSG_NOSIGNAL), static_cast<ssize_t>(length));
+    ::close(fd);
+    written[0] = static_cast<std::byte>(length);
+    ASSERT_EQ(nbd_pwrite(worker.get(), written.data(), written.size(), 1 << 20, 0), 0);
+    ASSERT_EQ(nbd_pread(worker.get(), read.data(), read.size(), 1 << 20, 0), 0);
+    ASSERT_EQ(read, written);
+  }
+  for (int i = 0; i < 1000 && server.totals().clients > 1; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(server.totals().clients, 1u);
 }
 
 TEST_P(LibNbd, NoMoreClientsThanAllowed) {
