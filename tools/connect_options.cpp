@@ -70,7 +70,7 @@ void add_local_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
   app.add_option("--nbd-device", words.nbd_device,
                  "Make block devices of the kernel, as root: auto takes any that are free, "
                  "/dev/nbdN is for the first namespace and those behind it for the others")
-      ->type_name("auto|/dev/nbdN");
+      ->type_name("DEVICE");
   app.add_option("--name", options.params.name, "Name of the connection (default nvmf0, nvmf1, …)")
       ->type_name("NAME")
       ->check(not_empty);

@@ -202,7 +202,7 @@ def check_keys(bin_folder, page, folder):
 
 def check_variables(root, pages):
     """What the programs read from their environment is in a page, and the reverse."""
-    read = {"mountpoint", "uri"}  # of the command of --run
+    read = {"device", "mountpoint", "uri"}  # of the command of --run
     for folder in ("src", "tools"):
         for path in (root / folder).rglob("*.cpp"):
             read |= set(re.findall(r'getenv\("(\w+)"', path.read_text()))
