@@ -379,6 +379,7 @@ def disconnected(words):
                 raise cases.Failed("the file can still be read")
             except OSError as problem:
                 check(problem.errno in (errno.ENOTCONN, errno.ECONNABORTED), f"{problem}")
+        os.unlink(s.space.path("ctl"))  # the killed target's
         s.space.check_nothing_left()
 
 
