@@ -16,7 +16,7 @@ import wire
 NQN = "nqn.2024-05.org.example:bad-input"
 CLOSED = "nqn.2024-05.org.example:closed"
 ALLOWED_HOST = "nqn.2024-05.org.example:host:allowed"
-LIMIT = 420
+LIMIT = 560
 # "In seconds": more than any default time limit of bring-up, less than a user's patience.
 PATIENCE = 15
 FAILED, USAGE = 1, 2

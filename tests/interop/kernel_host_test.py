@@ -18,7 +18,7 @@ from wiretap import Wiretap
 
 HOST_ADDRESS = "10.0.2.2"  # this machine's loopback, as seen from inside
 MEBIBYTES = 128
-LIMIT = 500
+LIMIT = 560
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 # What the kernel writes when something about a controller or its disks is not to its liking.
 TROUBLE = re.compile(

@@ -15,7 +15,7 @@ import vm
 HOST_ADDRESS = "10.0.2.2"  # this machine's loopback, as seen from inside
 MEBIBYTES = (192, 320)  # of the namespaces; xfs wants 300
 GROWN = 256
-LIMIT = 500
+LIMIT = 560
 QUEUES = 4
 # Writes are held for 7 s after a kill, and must not fail meanwhile: -l is longer.
 FOUR = f"-i {QUEUES} -l 10 -k 2 --cqt 1"

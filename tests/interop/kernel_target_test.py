@@ -20,7 +20,7 @@ from programs import HOST_ID, HOST_NQN, Connection
 from wiretap import Wiretap
 
 MEBIBYTES = 64
-LIMIT = 540
+LIMIT = 560
 IO_QUEUES = 4
 LOSS_LIMIT = 30
 IN_PARALLEL = (f"--connections={IO_QUEUES}", f"--threads={IO_QUEUES}", "--requests=16")

@@ -17,7 +17,7 @@ import cases
 import programs
 import trouble
 
-LIMIT = 300
+LIMIT = 560
 MINUTE = 60
 DISK_MIB = 64
 QUEUES = 3

@@ -13,7 +13,7 @@ import cases
 import programs
 from nbd_client import DISCONNECT, FLUSH, READ, WRITE, ZEROES, Client, go_option
 
-LIMIT = 240
+LIMIT = 560
 NQN = "nqn.2024-05.org.example:crowd"
 MIB = 1 << 20
 DISK = 256 * MIB

@@ -15,7 +15,7 @@ import vm
 NQN = "nqn.2024-05.org.example:tools"
 MEBIBYTES = 256
 SIZE = MEBIBYTES << 20
-LIMIT = 540
+LIMIT = 560
 CONNECTIONS = 4
 IN_PARALLEL = (f"--connections={CONNECTIONS}", f"--threads={CONNECTIONS}", "--requests=32")
 

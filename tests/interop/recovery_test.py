@@ -19,7 +19,7 @@ import wire
 from nbd_client import Client
 from recovery_scene import BLOCK, NEW, OLD, OTHER, Scene, hold_write
 
-LIMIT = 400
+LIMIT = 560
 RETURNS = 20  # of the target, for the median
 RETURN_LIMIT = 0.2
 END_LIMIT = 2.0

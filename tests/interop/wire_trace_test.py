@@ -15,7 +15,7 @@ import programs
 import wireshark_test
 
 NQN = "nqn.2024-05.org.example:trace"
-LIMIT = 240
+LIMIT = 560
 MEBIBYTE = 1 << 20
 QUEUES = 2
 

@@ -14,7 +14,7 @@ import cases
 import programs
 
 NQN = "nqn.2024-05.org.example:wireshark"
-LIMIT = 240
+LIMIT = 560
 BLOCK = 512
 MEBIBYTE = 1 << 20
 

@@ -21,7 +21,7 @@ from cases import check  # noqa: E402
 
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 NQN = "nqn.2024-05.org.example:{}"
-SCRIPT_LIMIT = 400
+SCRIPT_LIMIT = 560
 
 
 def subsystems(log):

@@ -5,6 +5,7 @@ with the control socket's stream behind it; nvmf stats; nvmf trace. Prints `N pa
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import cases  # noqa: E402
 from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 240
+SCRIPT_LIMIT = 560
 PATIENCE = 10
 
 
@@ -31,16 +32,28 @@ class ControlledScene(Scene):
             self.target = RestartableTarget(self.space, 0, self._arguments)
 
 
+def control_clients(scene):
+    """How many have connected to the control socket, as the kernel says: whoever asked the process
+    itself would be one of them."""
+    path = os.path.join(scene.space.runtime, "nvmf0.sock")
+    with open("/proc/net/unix") as sockets:
+        return sum(1 for line in sockets if line.rstrip().endswith(path) and line.split()[5] == "03")
+
+
 class Follower:
-    """`nvmf events --follow`, and the lines that it has printed so far."""
+    """`nvmf events --follow`, and the lines that it has printed so far. It follows when made."""
 
     def __init__(self, scene, *words):
         self.lines = []
+        before = control_clients(scene)
         self.process = subprocess.Popen(
             [scene.space.program("nvmf"), "events", *words], env=scene.space.environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        cases.wait_until(lambda: control_clients(scene) > before or self.process.poll() is not None,
+                         PATIENCE, "the follower's connection")
+        time.sleep(0.3)  # for what it asks
 
     def _read(self):
         for line in self.process.stdout:
@@ -73,8 +86,6 @@ def followed(new, *words):
     with new(control=True) as scene:
         scene.connect()
         with Follower(scene, "--follow", *words) as follower:
-            # It follows once the process counts a client that stays.
-            time.sleep(0.5)
             yield scene, follower
 
 

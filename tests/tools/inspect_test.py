@@ -18,7 +18,7 @@ from cases import check  # noqa: E402
 
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 NQN = "nqn.2024-05.org.example:inspect"
-SCRIPT_LIMIT = 400
+SCRIPT_LIMIT = 560
 MANY = 2000
 CHANGES = 1100  # more than a Changed Namespace List can name
 CONNECT_LIMIT = 40

@@ -14,7 +14,7 @@ import nbd_client  # noqa: E402
 from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 240
+SCRIPT_LIMIT = 560
 PATIENCE = 20
 BLOCK = bytes([0x5A]) * 4096
 UUID = "2ad58c2b-6f1b-4f4a-9b5e-{:012x}"

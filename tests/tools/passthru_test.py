@@ -18,7 +18,7 @@ import programs  # noqa: E402
 from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 400
+SCRIPT_LIMIT = 560
 BLOCK = 512
 LIMIT = 1 << 20  # of nvmf-target, MDTS
 NAMESPACES = ("memory:64M", "memory:32M,block=4096")

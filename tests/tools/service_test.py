@@ -21,7 +21,7 @@ import vm  # noqa: E402
 from cases import check  # noqa: E402
 from scene import NQN, Scene  # noqa: E402
 
-SCRIPT_LIMIT = 200
+SCRIPT_LIMIT = 560
 PATIENCE = 20
 
 

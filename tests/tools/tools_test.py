@@ -20,7 +20,7 @@ from cases import check  # noqa: E402
 from scene import NQN, Scene  # noqa: E402
 
 MIB = 1 << 20
-SCRIPT_LIMIT = 280
+SCRIPT_LIMIT = 560
 
 
 def copies_back(scene, uri, size=16 * MIB):
