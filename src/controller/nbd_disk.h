@@ -11,16 +11,15 @@
 // - Reads, flushes and what was never sent are sent on the next connection; a write whose FUA takes
 //   a flush after it begins again.
 // - A write (zeroes too) that was sent and not answered may have been executed, may never be, or
-// may
-//   still be under way in the server: NBD has no way to ask and no fence (DATA_SAFETY §1). It is
-//   sent again: it is idempotent, and as long as the host has no answer, all writes that overlap it
-//   are unordered with it, so it does no harm whenever it is executed, even twice. The harm begins
-//   with its answer: then the host may write the blocks anew, and a first copy that is executed
-//   after that would undo it. So the second copy is sent, and the host answered, only when the
-//   first one cannot be executed any more: kNbdQuiesceClosed after a server ended the connection,
-//   which a dying one does last, and a living one (qemu-nbd) perhaps while the request is on its
-//   way to the disk; kNbdQuiesceSilent after a connection of which nothing was heard, the time
-//   that hosts wait for a controller that says nothing (CQT). That is an assumption about the
+//   may still be under way in the server: NBD has no way to ask and no fence (DATA_SAFETY §1). It
+//   is sent again: it is idempotent, and as long as the host has no answer, all writes that overlap
+//   it are unordered with it, so it does no harm whenever it is executed, even twice. The harm
+//   begins with its answer: then the host may write the blocks anew, and a first copy that is
+//   executed after that would undo it. So the second copy is sent, and the host answered, only when
+//   the first one cannot be executed any more: kNbdQuiesceClosed after a server ended the
+//   connection, which a dying one does last, and a living one (qemu-nbd) perhaps while the request
+//   is on its way to the disk; kNbdQuiesceSilent after a connection of which nothing was heard, the
+//   time that hosts wait for a controller that says nothing (CQT). That is an assumption about the
 //   server's own storage, as CQT is. The same holds for ending it with any other status.
 // - After kNbdPatience without any connection, whatever waits ends as EAGAIN, Namespace Not Ready
 //   without Do Not Retry, and so does what comes, each after kNbdNotReadyPace, until a server is
