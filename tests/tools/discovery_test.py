@@ -435,7 +435,9 @@ def moving_log(space):
         mover.start()
         try:
             read = 0
-            for _ in range(20):
+            for tries in range(200):
+                if tries >= 20 and len(moves) > 20:
+                    break
                 done = space.run("nvmf", "discover", *target.address, "-o", "json")
                 if done.status != 0:
                     check("times in a row" in done.err, f"{done}")
