@@ -5,15 +5,19 @@ second machine: that tries these tests themselves, without any program of ours."
 
 import argparse
 import contextlib
+import hashlib
 import json
 import re
+import signal
 import sys
+import time
 
 import cases
 import nvme_cli_compare
 import nvmet
 import programs
 import vm
+from nbd_servers import NbdServer, nbdkit
 from wiretap import Wiretap
 
 HOST_ADDRESS = "10.0.2.2"  # this machine's loopback, as seen from inside
@@ -277,6 +281,92 @@ def looked_at_by_both(host, workspace, counted):
         ((HOST_ADDRESS, host.port), ("127.0.0.1", host.port)), host.connected("-i 2 -k 5"))
 
 
+NBD_NQN = "nqn.2024-05.org.example:doors"
+NBD_MEBIBYTES = 32
+
+
+def sum_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reads_while(host, device, trouble):
+    """The checksum that the machine gets of a whole disk during which `trouble` is made."""
+    host.machine.run(f"rm -f /tmp/sum; (for i in 1 2 3; do dd if={device} bs=1M iflag=direct "
+                     f"2>/dev/null | sha256sum || exit; done >/tmp/sums; mv /tmp/sums /tmp/sum) & sleep 0.3")
+    trouble()
+    lines = host.machine.run("for i in $(seq 300); do [ -e /tmp/sum ] && break; sleep 0.2; done; "
+                             "cat /tmp/sum", 80).split()
+    sums = set(lines[::2])
+    cases.check(len(lines) == 6 and len(sums) == 1, f"{device} has read as {sums}.")
+    return sums.pop()
+
+
+def behind_nbd(host, workspace):
+    """What nbdkit and qemu-nbd serve, as namespaces of nvmf-target to the kernel; both servers are
+    killed and started again meanwhile."""
+    size = NBD_MEBIBYTES << 20
+    data = programs.random_file(workspace.path("random"), size)
+    image = workspace.path("disk.qcow2")
+    workspace.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", data, image).must_succeed()
+    with nbdkit(workspace, "pattern", "pattern", str(size)) as pattern, \
+            NbdServer(workspace, "qcow2", "qemu-nbd", "-f", "qcow2", "-t", "-e", "8", "-k", "SOCKET",
+                      image) as qcow2:
+        spaces = [f"nbd:{server.uri}" for server in (pattern, qcow2)]
+        expected = workspace.path("pattern")
+        workspace.run("nbdcopy", pattern.uri, expected).must_succeed()
+        with programs.Target(workspace, {NBD_NQN: ["--namespace", spaces[0],
+                                                   "--namespace", spaces[1]]}) as target:
+            def restart(server, number):
+                def now():
+                    server.end(number)
+                    time.sleep(0.5)
+                    server.start()
+                return now
+            host.connect("-i 2", target.port, NBD_NQN)
+            try:
+                for device, server, number, path in (
+                        ("/dev/nvme0n1", pattern, signal.SIGKILL, expected),
+                        ("/dev/nvme0n2", qcow2, signal.SIGKILL, data)):
+                    cases.check(reads_while(host, device, restart(server, number)) == sum_of(path),
+                                f"{device} is not what the NBD server serves.")
+                host.machine.run("head -c 8388608 /dev/urandom >/tmp/new; dd if=/tmp/new "
+                                 "of=/dev/nvme0n2 bs=64k oflag=direct conv=fsync 2>/dev/null", 60)
+                qcow2.end(signal.SIGTERM)
+                qcow2.start()
+                host.machine.run("dd if=/dev/nvme0n2 bs=1M count=8 iflag=direct 2>/dev/null | "
+                                 "cmp - /tmp/new && rm /tmp/new", 60)
+                cases.check("is back after" in target.errors(), target.errors())
+            finally:
+                host.machine.attempt(f"nvme disconnect -n {NBD_NQN}")
+            host.check_log()
+    workspace.run("qemu-img", "check", "-q", image).must_succeed()
+
+
+def nbd_client(host, workspace):
+    """nbd-client and the kernel's NBD driver on what nvmf-connect exports by TCP: a file system
+    on it, and the same data outside."""
+    with programs.Target(workspace, {NBD_NQN: ["--namespace", f"memory:{NBD_MEBIBYTES}M"]}) as target, \
+            programs.Connection(workspace, target.uris[NBD_NQN], nbd="tcp:127.0.0.1:0") as connection:
+        uri = connection.export(1)
+        port = re.search(r":(\d+)/", uri)[1]
+        host.machine.run(f"nbd-client {HOST_ADDRESS} {port} /dev/nbd0 -N nvmf0n1 -b 512 "
+                         ">/tmp/nbd 2>&1 || { cat /tmp/nbd; exit 1; }", 30)
+        try:
+            host.machine.run(
+                "mkfs.ext4 -q -F /dev/nbd0 && mount -t ext4 /dev/nbd0 /mnt && "
+                "head -c 5000001 /dev/urandom >/mnt/kept && sha256sum /mnt/kept >/tmp/kept && "
+                "sync && echo 3 >/proc/sys/vm/drop_caches && sha256sum -c /tmp/kept && umount /mnt && "
+                "e2fsck -f -n /dev/nbd0 >/dev/null", 90)
+            inside = host.machine.run("sha256sum </dev/nbd0", 60).split()[0]
+        finally:
+            host.machine.attempt("umount /mnt; nbd-client -d /dev/nbd0")
+        back = workspace.path("back")
+        workspace.run("nbdcopy", uri, back).must_succeed()
+        cases.check(sum_of(back) == inside, "outside it reads otherwise than inside.")
+    host.check_log()
+
+
 def run_all(host, workspace, counted):
     counted.run("nvme discover", discover, host)
     looked_at_by_both(host, workspace, counted)
@@ -287,6 +377,9 @@ def run_all(host, workspace, counted):
     for options in ("-g -G", "-g", "-G"):
         counted.run(f"connect {options}", with_digests, host, options)
     counted.run("short queue, idle past the keep-alive time", short_queue_and_keep_alive, host)
+    if host.ours:
+        counted.run("nbdkit and qemu-nbd behind nvmf-target", behind_nbd, host, workspace)
+        counted.run("nbd-client on an export of nvmf-connect", nbd_client, host, workspace)
     counted.run("refused: unknown subsystem, host not allowed", refused, host)
 
 
