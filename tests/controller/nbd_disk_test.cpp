@@ -56,7 +56,12 @@ class Server {
     ::waitpid(pid_, nullptr, 0);
     std::filesystem::remove(socket());
   }
-  void hang() const { ::kill(pid_, SIGSTOP); }
+  /// All its threads have stopped: the signal alone reaches one of them first.
+  void hang() const {
+    ::kill(pid_, SIGSTOP);
+    siginfo_t info{};
+    ::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED);
+  }
   void go_on() const { ::kill(pid_, SIGCONT); }
   [[nodiscard]] std::string uri() const { return "nbd+unix:///?socket=" + socket(); }
 
