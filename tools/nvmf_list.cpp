@@ -42,8 +42,9 @@ std::vector<json> all_status(const control::RuntimeDir& runtime,
       status = *answers[i].fields;
       status.erase("ok");
     } else {
-      // A process has its name before its socket, and its name after it.
-      const bool coming = answers[i].ok.error().code == ENOENT;
+      // A process has its name before its socket, and after it: for a moment nobody listens.
+      const int code = answers[i].ok.error().code;
+      const bool coming = code == ENOENT || code == ECONNREFUSED;
       status = {{"name", c.name},
                 {"pid", c.pid},
                 {"state", coming ? "connecting" : "hanging"},

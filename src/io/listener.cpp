@@ -89,13 +89,15 @@ void SocketListener::loop_ended() {
 /// Gives up the socket and the path.
 void SocketListener::rest() {
   pause_.reset();
-  fd_.reset();
+  // The path first: whoever comes meanwhile finds nothing there, rather than a socket that refuses
+  // as one does whose process was killed.
   struct stat st{};
   if (inode_ != 0 && ::lstat(local_.unix_path.c_str(), &st) == 0 && st.st_dev == device_ &&
       st.st_ino == inode_) {
     ::unlink(local_.unix_path.c_str());
   }
   inode_ = 0;
+  fd_.reset();
 }
 
 /// Makes way for bind(): removes a socket on which nobody accepts, refuses everything else.

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
+#include <tuple>
 
 #include "frontends/fuse/fuse_api.h"
 #include "frontends/fuse/handlers.h"
@@ -199,7 +200,8 @@ void Session::close() {
   if (mount_point_.empty() || device_.empty()) return;
   const auto here = mounts_on(mount_point_);
   if (!here.empty() && here.back().device == device_ && here.back().type == kFileSystemType) {
-    static_cast<void>(unmount_lazily(mount_point_));
+    // As far as it goes: what is left is told to the next who mounts there.
+    std::ignore = unmount_lazily(mount_point_);
   }
 }
 
