@@ -32,6 +32,7 @@ constexpr Duration kStatusPatience{std::chrono::seconds(2)};
 std::vector<json> all_status(const control::RuntimeDir& runtime,
                              const std::vector<control::Connection>& connections) {
   std::vector<std::string> sockets;
+  sockets.reserve(connections.size());
   for (const auto& c : connections) sockets.push_back(runtime.control_socket(c.name));
   const auto answers = call_all(sockets, "status", json::object(), kStatusPatience);
   std::vector<json> all;
