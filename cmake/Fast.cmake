@@ -1,8 +1,7 @@
 # How long a build from nothing takes: it is done for each change, on small machines.
 #
 # nvmf_precompiled(TARGET)   takes its headers from those that are parsed once
-# nvmf_compile_fast(TARGET)  the same, and does not optimize: for code whose own speed does not matter
-#                            (tests, and under a sanitizer the tools around the rooms)
+# nvmf_compile_fast(TARGET)  the same, and does not optimize: for tests, whose own speed does not matter
 #
 # With the option NVMF_PCH, which all presets but dev have; without it every file shows that it
 # includes what it needs.
