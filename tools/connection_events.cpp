@@ -122,11 +122,13 @@ void EventBoard::serve(const json& args, const host::EventCounts& counts,
                        control::Responder respond) {
   json latest = json::array();
   for (const Kept::One& one : kept_->events) latest.push_back(one.event);
-  const json answer = {{"events", std::move(latest)}, {"counts", event_counts_to_json(counts)}};
-  const auto follow = args.find("follow");
-  if (follow == args.end() || *follow != true) return respond.succeed(answer);
   // Where nothing happens, nothing else finds out who has gone.
   std::erase_if(followers_, [](const control::Follower& follower) { return follower.gone(); });
+  const json answer = {{"events", std::move(latest)},
+                       {"counts", event_counts_to_json(counts)},
+                       {"followers", followers_.size()}};
+  const auto follow = args.find("follow");
+  if (follow == args.end() || *follow != true) return respond.succeed(answer);
   if (auto follower = respond.succeed_and_follow(answer)) {
     followers_.push_back(std::move(*follower));
   }

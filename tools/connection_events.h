@@ -35,7 +35,7 @@ class EventBoard {
 
   void happened(const host::HostEvent& event);
   /// The verb "events": args {"follow":true} to be told of what comes. Answers with the latest
-  /// events, the oldest first, and `counts`.
+  /// events, the oldest first, `counts`, and how many followed before.
   void serve(const nlohmann::json& args, const host::EventCounts& counts,
              control::Responder respond);
   /// At the end: everybody's stream ends.

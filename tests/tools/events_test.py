@@ -5,13 +5,11 @@ with the control socket's stream behind it; nvmf stats; nvmf trace. Prints `N pa
 import argparse
 import contextlib
 import json
-import os
 import pathlib
 import socket
 import subprocess
 import sys
 import threading
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
 import cases  # noqa: E402
@@ -32,12 +30,16 @@ class ControlledScene(Scene):
             self.target = RestartableTarget(self.space, 0, self._arguments)
 
 
-def control_clients(scene):
-    """How many have connected to the control socket, as the kernel says: whoever asked the process
-    itself would be one of them."""
-    path = os.path.join(scene.space.runtime, "nvmf0.sock")
-    with open("/proc/net/unix") as sockets:
-        return sum(1 for line in sockets if line.rstrip().endswith(path) and line.split()[5] == "03")
+def ask(scene, verb, args):
+    """What the connection nvmf0 answers, asked as any program may ask it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(scene.space.runtime + "/nvmf0.sock")
+        client.sendall((json.dumps({"version": 2, "verb": verb, "args": args}) + "\n").encode())
+        return json.loads(client.makefile().readline())
+
+
+def followers(scene):
+    return ask(scene, "events", {})["followers"]
 
 
 class Follower:
@@ -45,15 +47,14 @@ class Follower:
 
     def __init__(self, scene, *words):
         self.lines = []
-        before = control_clients(scene)
+        before = followers(scene)
         self.process = subprocess.Popen(
             [scene.space.program("nvmf"), "events", *words], env=scene.space.environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        cases.wait_until(lambda: control_clients(scene) > before or self.process.poll() is not None,
-                         PATIENCE, "the follower's connection")
-        time.sleep(0.3)  # for what it asks
+        cases.wait_until(lambda: self.process.poll() is not None or followers(scene) > before,
+                         PATIENCE, "the follower to be counted")
 
     def _read(self):
         for line in self.process.stdout:
@@ -152,8 +153,8 @@ def crowds_and_the_deaf(new):
         follower.wait_for("smart")
         for client in crowd:
             client.close()
+        cases.wait_until(lambda: followers(scene) == 1, PATIENCE, "the crowd to be forgotten")
         with Follower(scene, "--follow") as late:
-            time.sleep(0.5)
             ctl(scene, "ns-resize", "1", "96M")
             late.wait_for("namespace_resized")
 
@@ -205,11 +206,8 @@ def wire_trace(new):
         scene.refused("nvmf", "trace", "nvmf0", "--off", says="no trace")
         scene.refused("nvmf", "trace", "nvmf0", "/nowhere/file", says="/nowhere")
         scene.refused("nvmf", "trace", "nvmf0", "x", "--off", status=2)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(scene.space.runtime + "/nvmf0.sock")
-            request = {"version": 2, "verb": "trace", "args": {"file": place + "\0no"}}
-            client.sendall((json.dumps(request) + "\n").encode())
-            check("must be a path" in client.makefile().readline(), "a path with a NUL in it")
+        check("must be a path" in ask(scene, "trace", {"file": place + "\0no"})["error"],
+              "a path with a NUL in it")
 
 
 ALL = (statistics, wire_trace, each_kind_is_told, shown_afterwards, follower_ends_with_the_connection,
