@@ -305,6 +305,7 @@ int serve(Wanted& wanted) {
   wanted.target.log = complain;
   nvmf::controller::NbdOpener opener(loop, complain);
   nvmf::controller::TargetConfig config = wanted.target;  // its disks may not outlive the loop
+  config.crdt[0] = nvmf::controller::kNotReadyRetryUnits;
   if (const auto status = open_nbd(loop, opener, config)) return *status;
   auto target = nvmf::controller::Target::create(loop, std::move(config));
   if (!target) {

@@ -69,7 +69,8 @@ struct TargetConfig {
   std::uint32_t queue_entries = kQueueEntriesDefault;       // of an I/O queue: CAP.MQES + 1
   std::uint32_t in_capsule_bytes = kInCapsuleBytesDefault;  // of an I/O command; 0: none
   std::uint16_t cqt_ms = 0;                                 // Command Quiesce Time; 0: not reported
-  std::array<std::uint16_t, 3> crdt{};          // CRDT1 to 3, units of 100 ms; 0: not reported
+  /// CRDT1 to 3, units of 100 ms; 0: not reported. Namespace Not Ready refers to CRDT1.
+  std::array<std::uint16_t, 3> crdt{};
   std::size_t shared_buffers = kSharedBuffers;  // of kBufferBytes, for all I/O queues; 1 and up
   /// Puts a disk of the caller's around (or in the place of) that of a namespace; may be empty.
   std::function<std::unique_ptr<Disk>(std::unique_ptr<Disk>, std::uint32_t nsid,

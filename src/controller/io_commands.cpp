@@ -17,9 +17,15 @@ using nvme::StatusCode;
 
 namespace {
 
+/// Command Retry Delay: the number of the CRDT to wait for, to hosts that know of them. Base 2.1
+/// §4.2.3, §5.1.25.1.14.
+std::uint8_t not_ready_crd(const Controller& controller) {
+  return controller.features().host_behavior.acre && controller.config().crdt[0] != 0 ? 1 : 0;
+}
+
 /// What a host is told of an errno. Media errors may be tried again; what the disk will never do
 /// may not.
-Status status_of(int error, bool reading) {
+Status status_of(const Controller& controller, int error, bool reading) {
   switch (error) {
     case ENOSPC:
     case EDQUOT:
@@ -30,8 +36,11 @@ Status status_of(int error, bool reading) {
       return {StatusCode::namespace_write_protected, true};
     case ENODATA:  // the file has become shorter than the namespace
       return {StatusCode::lba_out_of_range, true};
-    case EAGAIN:
-      return StatusCode::namespace_not_ready;
+    case EAGAIN: {
+      Status status = StatusCode::namespace_not_ready;
+      status.crd = not_ready_crd(controller);
+      return status;
+    }
     case EIO:
       return reading ? StatusCode::unrecovered_read_error : StatusCode::write_fault;
     default:
@@ -259,7 +268,7 @@ void IoQueue::operation_done(Slot& slot, bool& again) {
   }
   if (slot.error != 0) {
     if (slot.error != EAGAIN) ++controller_.subsystem().counters.media_errors;
-    return respond(slot, status_of(slot.error, slot.kind == DiskOp::Kind::read));
+    return respond(slot, status_of(controller_, slot.error, slot.kind == DiskOp::Kind::read));
   }
   switch (slot.what) {
     case Work::read: {

@@ -96,6 +96,12 @@ inline constexpr std::chrono::seconds kNbdPatience{20};
 /// From then on a command waits this long for the same answer: hosts that repeat it at once do not
 /// spin, and Linux's has not used up its five repetitions in a millisecond.
 inline constexpr std::chrono::seconds kNbdNotReadyPace{1};
+/// Hosts that know of command retry delays (ACRE) are asked to wait this long before they repeat a
+/// command that met Namespace Not Ready: Linux's five repetitions then last for half a minute.
+inline constexpr std::chrono::seconds kNotReadyRetryDelay{5};
+/// CRDT1 as nvmf-target sets it, units of 100 ms.
+inline constexpr std::uint16_t kNotReadyRetryUnits =
+    kNotReadyRetryDelay / std::chrono::milliseconds(100);
 /// Writes that may be under way in the server are repeated this long after the connection's end:
 /// where the server ended it, and where nothing was heard of it (the CQT that hosts assume).
 inline constexpr std::chrono::seconds kNbdQuiesceClosed{1};

@@ -2,6 +2,7 @@
 #include "controller/faults.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 
 #include "controller/test_host.h"
@@ -427,6 +428,41 @@ TEST_F(FaultsTest, DelaysRetriesOnlyForHostsThatKnow) {
   nvme::HostBehavior{.acre = true}.encode(std::span<std::byte, nvme::kHostBehaviorBytes>(behavior));
   ASSERT_TRUE(h->admin().send(nvme::set_host_behavior(), behavior).ok());
   EXPECT_EQ(h->read(0, 1).status.crd, 2);
+}
+
+/// What is behind it is not there.
+class AbsentDisk final : public Disk {
+ public:
+  [[nodiscard]] std::uint64_t size_bytes() const override { return 1 << 20; }
+  [[nodiscard]] bool read_only() const override { return false; }
+  [[nodiscard]] bool volatile_cache() const override { return false; }
+  void submit(DiskOp& op) override {
+    op.error = EAGAIN;
+    op.complete(op);
+  }
+};
+
+/// Linux repeats a command five times and no more, at once where it is not told to wait.
+TEST_F(ControllerTest, AsksHostsThatKnowToWaitWhileADiskIsNotThere) {
+  for (const bool told : {false, true}) {
+    TargetConfig config = one_subsystem({memory(1 << 20)});
+    config.crdt[0] = told ? 50 : 0;
+    config.wrap_disk = [](auto, auto, auto) { return std::make_unique<AbsentDisk>(); };
+    start(std::move(config));
+    TestHost& h = host();
+    h.bring_up_io();
+    const Answer untold = h.read(0, 1);
+    EXPECT_EQ(untold.code(), code_of(StatusCode::namespace_not_ready));
+    EXPECT_FALSE(untold.status.dnr);
+    EXPECT_EQ(untold.status.crd, 0);
+    Bytes behavior(nvme::kHostBehaviorBytes);
+    nvme::HostBehavior{.acre = true}.encode(
+        std::span<std::byte, nvme::kHostBehaviorBytes>(behavior));
+    ASSERT_TRUE(h.admin().send(nvme::set_host_behavior(), behavior).ok());
+    EXPECT_EQ(h.read(0, 1).status.crd, told ? 1 : 0);
+    stop();
+    hosts.clear();
+  }
 }
 
 TEST_F(FaultsTest, CorruptsDataDigests) {
