@@ -371,8 +371,9 @@ Reply ns_change(Target& target, Args& args, std::string_view verb) {
   const auto nsid = static_cast<std::uint32_t>(args.needed("nsid", 0xffff'ffff));
   const std::uint64_t bytes = verb == "ns-resize" ? args.needed("bytes") : 0;
   if (auto good = args.finish(); !good) return std::unexpected(good.error());
-  return done(verb == "ns-resize" ? target.resize_namespace(nqn, nsid, bytes)
-                                  : target.remove_namespace(nqn, nsid));
+  if (verb == "ns-resize") return done(target.resize_namespace(nqn, nsid, bytes));
+  if (verb == "ns-remove") return done(target.remove_namespace(nqn, nsid));
+  return done(target.protect_namespace(nqn, nsid, verb == "ns-protect"));
 }
 
 Reply ana(Target& target, Args& args) {
@@ -491,7 +492,7 @@ void add_target_verbs(control::Server& server, Target& target, controller::NbdOp
   add("keep-alive", keep_alive);
   add_making_verb(server, target, opener, "ns-add", ns_add);
   add_making_verb(server, target, opener, "ns-swap", ns_swap);
-  for (const char* verb : {"ns-remove", "ns-resize"}) {
+  for (const char* verb : {"ns-remove", "ns-resize", "ns-protect", "ns-unprotect"}) {
     add(verb, [verb](Target& t, Args& args) { return ns_change(t, args, verb); });
   }
   add("ana", ana);

@@ -329,6 +329,12 @@ class Verbs {
             },
             true)
         .subsystem();
+    add("ns-protect", "Let no host write a namespace, and tell the hosts")
+        .number("nsid", "nsid", "NSID", kNsidMax, "The namespace", true)
+        .subsystem();
+    add("ns-unprotect", "Let hosts write it again, and tell them")
+        .number("nsid", "nsid", "NSID", kNsidMax, "The namespace", true)
+        .subsystem();
   }
 
   void add_ana() {

@@ -169,6 +169,8 @@ Result<bool> take_option(std::string_view& rest, std::string_view text, Namespac
       return std::unexpected(unfit(value, "ANA group", text, "1 to 128 are possible"));
     }
     config.ana_group = static_cast<std::uint32_t>(*group);
+  } else if (option == "readonly") {
+    config.read_only = true;
   } else if (option.starts_with("cache=")) {
     if (value != "volatile") {
       return std::unexpected(unfit(value, "cache", text, "volatile is the only one there is"));

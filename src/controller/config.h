@@ -29,6 +29,7 @@ struct NamespaceConfig {
   std::uint32_t block_bytes = 512;
   bool block_given = false;           // otherwise an NBD server that takes no less may make it 4096
   std::uint32_t ana_group = 1;        // counts where the subsystem has such groups
+  bool read_only = false;             // hosts may not write; a file is opened for reading only
   bool volatile_cache = false;        // memory only: writes are lost with the power until a flush
   std::uint32_t timeout_seconds = 0;  // nbd only: of a request; 0: the default
   bool fail_unflushed = false;        // nbd only: see nbd_disk.h
@@ -39,7 +40,7 @@ struct NamespaceConfig {
   std::shared_ptr<const DiskFactory> factory;
 
   /// "memory:SIZE", "file:PATH" or "nbd:URI" (an NBD URI alone is good, too), each with
-  /// ",block=512|4096", ",uuid=UUID" and ",anagrp=GROUP" after it, memory also with
+  /// ",block=512|4096", ",uuid=UUID", ",anagrp=GROUP" and ",readonly" after it, memory also with
   /// ",cache=volatile", nbd with ",timeout=SECONDS" and ",unflushed=trust|fail". A path may contain
   /// commas: only what stands at the end and reads like one of these counts.
   static Result<NamespaceConfig> parse(std::string_view text);

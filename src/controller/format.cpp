@@ -82,7 +82,7 @@ AdminReply execute_format(Controller& controller, transport::ControllerCommand& 
   AdminReply reply;
   reply.status = controller.path_status(*ns);
   if (!reply.status.ok()) return reply;
-  if (ns->disk->read_only()) return AdminReply::refuse(StatusCode::namespace_write_protected);
+  if (ns->read_only()) return AdminReply::refuse(StatusCode::namespace_write_protected);
   if (format.erase > nvme::kEraseUserData) return AdminReply::refuse(StatusCode::invalid_field);
   const std::vector<std::uint32_t> sizes = block_sizes(*ns);
   if (format.protection != 0 || format.format >= sizes.size()) {

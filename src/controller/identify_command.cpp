@@ -109,7 +109,7 @@ nvme::IdentifyNamespace identify_namespace(const Subsystem& subsystem, const Nam
   id.dlfeat = nvme::kDlfeatReadsZero | nvme::kDlfeatWriteZeroesDeac;
   id.anagrpid = ana_group(subsystem, ns);
   id.nvmcap.low = ns.disk->size_bytes();
-  id.nsattr = ns.disk->read_only() ? nvme::kNsattrWriteProtected : 0;
+  id.nsattr = ns.read_only() ? nvme::kNsattrWriteProtected : 0;
   id.nguid = ns.nguid;
   const std::vector<std::uint32_t> sizes = block_sizes(ns);
   id.nlbaf = static_cast<std::uint8_t>(sizes.size() - 1);
@@ -125,7 +125,7 @@ nvme::IdentifyIndependentNamespace identify_independent(const Subsystem& subsyst
   nvme::IdentifyIndependentNamespace id;
   id.nsfeat = nvme::kNsfeatUidReuse;
   id.nmic = nvme::kNmicShared;
-  id.nsattr = ns.disk->read_only() ? nvme::kNsattrWriteProtected : 0;
+  id.nsattr = ns.read_only() ? nvme::kNsattrWriteProtected : 0;
   id.anagrpid = ana_group(subsystem, ns);
   id.nstat = 1;  // NRDY
   return id;

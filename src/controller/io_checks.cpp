@@ -55,7 +55,7 @@ Status IoQueue::check(Slot& slot) const {
   if (slot.ns->formatting) return StatusCode::format_in_progress;
   const bool changes =
       slot.what == Work::write || slot.what == Work::write_zeroes || slot.what == Work::deallocate;
-  if (changes && slot.ns->disk->read_only()) return refuse(StatusCode::namespace_write_protected);
+  if (changes && slot.ns->read_only()) return refuse(StatusCode::namespace_write_protected);
   if (slot.what == Work::deallocate) return check_deallocate(slot);
   if (const Status status = check_range(slot, sqe.slba(), sqe.blocks()); !status.ok()) {
     return status;

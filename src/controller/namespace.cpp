@@ -80,7 +80,7 @@ Result<std::unique_ptr<Disk>> NamespaceMaker::open(const NamespaceConfig& wanted
       }
       return (*wanted.factory)();
     case NamespaceConfig::Kind::file: {
-      auto disk = FileDisk::open(loop_, wanted.path, wanted.block_bytes, /*read_only=*/false);
+      auto disk = FileDisk::open(loop_, wanted.path, wanted.block_bytes, wanted.read_only);
       if (!disk) return std::unexpected(std::move(disk.error()));
       return std::move(*disk);
     }
@@ -110,6 +110,7 @@ Result<std::unique_ptr<Namespace>> NamespaceMaker::make(const NamespaceConfig& w
   made->nsid = nsid;
   made->block_bytes = wanted.block_bytes;
   made->ana_group = wanted.ana_group;
+  made->write_protected = wanted.read_only;
   auto disk = open(wanted);
   if (!disk) return std::unexpected(std::move(disk.error()));
   made->disk = std::move(*disk);

@@ -27,8 +27,11 @@ struct Namespace {
   std::unique_ptr<Disk> disk;
   /// Commands that use it; a namespace that was removed stays in memory until there is none.
   std::size_t users = 0;
-  bool formatting = false;  // no command may begin to use it
+  bool formatting = false;       // no command may begin to use it
+  bool write_protected = false;  // whatever its disk could do
 
+  /// Commands that change data are refused, and NSATTR says so.
+  [[nodiscard]] bool read_only() const { return write_protected || disk->read_only(); }
   [[nodiscard]] std::uint64_t blocks() const { return disk->size_bytes() / block_bytes; }
 };
 

@@ -195,6 +195,18 @@ Result<void> Subsystem::resize_namespace(std::uint32_t nsid, std::uint64_t size_
   return {};
 }
 
+Result<void> Subsystem::protect_namespace(std::uint32_t nsid, bool protect) {
+  Namespace* const ns = find(nsid);
+  if (ns == nullptr) return std::unexpected(no_namespace(nsid));
+  if (!protect && ns->disk->read_only()) {
+    return fail(fmt::format("Namespace {} of {} cannot be written: what is behind it is read-only",
+                            nsid, nqn_),
+                EROFS);
+  }
+  if (std::exchange(ns->write_protected, protect) != protect) changed(nsid);
+  return {};
+}
+
 void Subsystem::formatted(const Namespace& ns) {
   if (find(ns.nsid) == &ns) changed(ns.nsid);  // it may have been removed meanwhile
 }

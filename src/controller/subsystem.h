@@ -101,6 +101,8 @@ class Subsystem {
   Result<void> swap_namespace(NamespaceMaker& maker, std::uint32_t nsid,
                               const NamespaceConfig& config);
   Result<void> resize_namespace(std::uint32_t nsid, std::uint64_t size_bytes);
+  /// Write protection, of commands that come from now on. EROFS where the disk takes no writes.
+  Result<void> protect_namespace(std::uint32_t nsid, bool protect);
   /// The namespace's blocks have another size, or its data is gone: tells every controller.
   void formatted(const Namespace& ns);
   /// Destroys what was removed and is no longer used. Not inside a call of a disk's.

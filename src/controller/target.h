@@ -52,6 +52,8 @@ class Target final : public ControllerOwner {
                               const NamespaceConfig& config);
   Result<void> resize_namespace(std::string_view subnqn, std::uint32_t nsid,
                                 std::uint64_t size_bytes);
+  /// Hosts may not write it, or may again.
+  Result<void> protect_namespace(std::string_view subnqn, std::uint32_t nsid, bool protect);
 
   /// The state of an ANA group on the port of that ID (places of listen(), from 1), or with 0 on
   /// all; the controllers tell their hosts.

@@ -138,4 +138,10 @@ Result<void> Target::resize_namespace(std::string_view subnqn, std::uint32_t nsi
   return (*subsystem)->resize_namespace(nsid, size_bytes);
 }
 
+Result<void> Target::protect_namespace(std::string_view subnqn, std::uint32_t nsid, bool protect) {
+  const auto subsystem = changeable(subnqn);
+  if (!subsystem) return std::unexpected(subsystem.error());
+  return (*subsystem)->protect_namespace(nsid, protect);
+}
+
 }  // namespace nvmf::controller

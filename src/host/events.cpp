@@ -18,7 +18,9 @@ std::string_view name_of(EventKind kind) {
                                                                        "namespace_resized",
                                                                        "namespaces_not_served",
                                                                        "namespace_added",
-                                                                       "namespace_removed"};
+                                                                       "namespace_removed",
+                                                                       "namespace_protected",
+                                                                       "namespace_writable"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 

@@ -35,9 +35,11 @@ enum class EventKind : std::uint8_t {
   namespace_resized,      // nsids: one; size_bytes_before, size_bytes
   namespaces_not_served,  // nsids: what the controller has and this connection does not serve
   namespace_added,        // nsids: one; it is served from now on: new, or back
-  namespace_removed       // nsids: one; the controller has it no more
+  namespace_removed,      // nsids: one; the controller has it no more
+  namespace_protected,    // nsids: one; it may be read only
+  namespace_writable      // nsids: one; it may be written again
 };
-inline constexpr std::size_t kEventKinds = 16;
+inline constexpr std::size_t kEventKinds = 18;
 
 /// "namespaces_changed" …: as in the enumeration.
 std::string_view name_of(EventKind kind);

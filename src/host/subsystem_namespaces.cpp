@@ -377,9 +377,13 @@ void RemoteSubsystem::tell_users(std::size_t index) {
   if (now.attached == before.attached) {
     if (!now.attached || now == before) return;
     if (now.read_only != before.read_only) {
-      log_namespace(LogLevel::warning,
-                    fmt::format("{} {}", info.name,
-                                now.read_only ? "is write-protected now" : "may be written now"));
+      HostEvent event{.kind = now.read_only ? EventKind::namespace_protected
+                                            : EventKind::namespace_writable};
+      event.nsids = {nsid};
+      event.message = fmt::format("{} {}", info.name,
+                                  now.read_only ? "is write-protected now" : "may be written now");
+      log_namespace(LogLevel::warning, event.message);
+      emit(std::move(event));
     }
     events_.on_namespace_changed(nsid);
     return;

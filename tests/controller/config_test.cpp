@@ -36,6 +36,11 @@ TEST(Config, ReadsNamespaces) {
   ASSERT_TRUE(file);
   EXPECT_EQ(file->path, "/a,b=c");
   EXPECT_EQ(file->block_bytes, 4096u);
+  EXPECT_FALSE(file->read_only);
+  const auto read_only = NamespaceConfig::parse("file:/readonly,readonly,block=4096");
+  ASSERT_TRUE(read_only);
+  EXPECT_TRUE(read_only->read_only);
+  EXPECT_EQ(read_only->path, "/readonly");
   for (const char* text :
        {"", "memory", "memory:", "memory:0", "memory:100", "memory:512,block=4096",
         "memory:1M,block=0", "memory:1M,block=1000", "memory:1M,block=", "memory:1M,colour=red",

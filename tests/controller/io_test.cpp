@@ -229,6 +229,31 @@ TEST_F(IoTest, FailsALongReadThatFailsInTheMiddle) {
   EXPECT_EQ(pieces, 3);
 }
 
+TEST_F(IoTest, WritesNothingToWhatIsProtected) {
+  const Bytes data = random_bytes(4096, 3);
+  ASSERT_TRUE(h->write(0, data).ok());
+  ASSERT_TRUE(h->admin().send(nvme::set_async_events(nvme::kOaesNamespaceAttributes)).ok());
+  auto event = h->admin().start(nvme::async_event_request());
+  ASSERT_TRUE(target->protect_namespace(kSubsystemNqn, 1, true));
+  EXPECT_TRUE(h->admin().wait(*event).ok());
+  const auto nsattr = [&] {
+    return nvme::IdentifyNamespace::decode(h->identify(nvme::Cns::identify_namespace, 1).data)
+        .nsattr;
+  };
+  EXPECT_EQ(nsattr(), nvme::kNsattrWriteProtected);
+  expect_refused(h->write(0, Bytes(4096)), StatusCode::namespace_write_protected);
+  expect_refused(send(nvme::write_zeroes_command(1, 0, 8)), StatusCode::namespace_write_protected);
+  expect_refused(dsm({{.blocks = 8}}), StatusCode::namespace_write_protected);
+  expect_refused(h->admin().send(nvme::FormatCommand{.nsid = 1}.to_sqe()),
+                 StatusCode::namespace_write_protected);
+  EXPECT_TRUE(h->write(0, data, 4096, 2).ok()) << "the other one is not";
+  EXPECT_EQ(h->read(0, 8).data, data);
+  ASSERT_TRUE(target->protect_namespace(kSubsystemNqn, 1, false));
+  EXPECT_EQ(nsattr(), 0);
+  EXPECT_TRUE(h->write(0, Bytes(4096)).ok());
+  EXPECT_EQ(target->protect_namespace(kSubsystemNqn, 9, true).error().code, ENOENT);
+}
+
 TEST_F(IoTest, RunsMoreCommandsThanThereAreBuffers) {
   loop.file_latency = 10ms;
   h->options().queue_entries = 128;

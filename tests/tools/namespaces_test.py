@@ -3,6 +3,7 @@
 nvmf events see them. Prints `N passed, N failed`."""
 
 import argparse
+import errno
 import functools
 import json
 import pathlib
@@ -130,6 +131,22 @@ def one_grows(new):
             client.write(2 << 20, BLOCK)
 
 
+def one_is_protected(new):
+    with new() as place, place.client("") as old:
+        old.write(0, BLOCK)
+        place.ctl("ns-protect", "1")
+        cases.wait_until(lambda: place.events("namespace_protected") == [[1]], PATIENCE, "an event")
+        export = place.exports["nvmf0n1"]
+        check(place.run("nbdinfo", "--is", "read-only", export).status == 0, "it may be written")
+        reply = old.take_reply_to(old.ask_write(0, bytes(4096)), PATIENCE)
+        check(reply.error == errno.EPERM, f"a protected namespace was written: {reply}")
+        check(old.read(0, 4096) == BLOCK, "it was changed")
+        place.ctl("ns-unprotect", "1")
+        cases.wait_until(lambda: place.events("namespace_writable") == [[1]], PATIENCE, "an event")
+        old.write(0, bytes(4096))
+        check(place.run("nbdinfo", "--is", "read-only", export).status != 0, "it is still protected")
+
+
 def what_came_while_the_target_was_away(new):
     with new(options=("-c", "1")) as place:
         place.ctl("restart", "500")
@@ -172,7 +189,7 @@ def many_times(new):
 
 
 ALL = (one_is_added, one_is_removed_and_comes_back, another_disk_waits_to_be_accepted, one_grows,
-       what_came_while_the_target_was_away, only_what_was_asked_for, many_times)
+       one_is_protected, what_came_while_the_target_was_away, only_what_was_asked_for, many_times)
 
 
 def main():
