@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # Process 1 of a test machine: mounts, loads the modules that /etc/modules names, brings the network
-# up, says so on the console, then runs whatever commands come in by the second serial port.
+# up, says so on the console, then runs whatever commands come in by the second serial port. Where there
+# is systemd, that takes over as process 1, with the network up and the commands served beside it.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /mnt /var
 /bin/busybox mount -t proc proc /proc
@@ -48,6 +49,10 @@ serve() {
 # Not in process 1: that one inherits orphans, and a SIGCHLD in the middle of a line makes busybox's
 # `read` forget what it has read of it.
 serve &
+if [ -x /lib/systemd/systemd ]; then
+  mount -o remount,mode=0755 /run
+  exec env -i PATH="$PATH" TERM=dumb /lib/systemd/systemd 3>&-
+fi
 while :; do
   wait
   sleep 1

@@ -1,6 +1,7 @@
 """The root file systems of the test machines: busybox, the kernel modules of a role, nvme-cli and
-for the `host` and `disk` roles file system tools, with the libraries that they need. Kept in the
-kernel cache under a name made from their content, so that a second boot builds nothing."""
+for the `host` and `disk` roles file system tools, with the libraries that they need; for the `service`
+role systemd, too (service_root.py). Kept in the kernel cache under a name made from their content, so
+that a second boot builds nothing."""
 
 import glob
 import hashlib
@@ -20,13 +21,21 @@ MODULES = {
                                 "nvme_fabrics", "nvme_tcp"],
     "host": MODULES_ALWAYS + ["nvme_fabrics", "nvme_tcp", "nbd nbds_max=4", "ext4"],
     "disk": MODULES_ALWAYS + ["nbd nbds_max=4", "ext4", "xfs"],
+    "service": MODULES_ALWAYS,
 }
+# There, and loaded by whoever needs them.
+MODULES_AT_HAND = {"service": ["nbd", "ext4"]}
 PROGRAMS = {
     "target": ["nvme"],  # the kernel's own host, beside ours, by loopback
     "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client"],
     "disk": ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "nbd-client", "fio"],
+    "service": ["mount", "umount", "fsck", "e2fsck", "systemctl", "journalctl", "udevadm",
+                "nbd-client"],
 }
-CONFIG_FILES = {"target": [], "host": ["/etc/mke2fs.conf"], "disk": ["/etc/mke2fs.conf"]}
+CONFIG_FILES = {"host": ["/etc/mke2fs.conf"], "disk": ["/etc/mke2fs.conf"]}
+# As Debian has them: one folder of programs and one of libraries, under every name.
+MERGED = {"bin": "usr/bin", "sbin": "usr/bin", "usr/sbin": "usr/bin", "lib": "usr/lib",
+          "lib64": "usr/lib64"}
 KEPT_PER_ROLE = 4
 
 
@@ -70,6 +79,10 @@ def _libraries(program):
     return re.findall(r"(?:=> )?(/\S+) \(0x", done.stdout)
 
 
+class Link(str):
+    """The contents of a file that is a symbolic link: where it leads."""
+
+
 class _Archive:
     """A cpio archive in the `newc` form that the kernel unpacks."""
 
@@ -102,6 +115,13 @@ class _Archive:
         self.folder(os.path.dirname(name))
         self._add(name, stat.S_IFLNK | 0o777, to.encode())
 
+    def entry(self, name, data):
+        if isinstance(data, Link):
+            self.link(name, data)
+        else:
+            # systemd wants its units not executable.
+            self.file(name, data, 0o755 if data[:2] in (b"#!", b"\x7fE") else 0o644)
+
     def bytes(self):
         self._add("TRAILER!!!", 0, b"")
         return b"".join(self._parts)
@@ -112,8 +132,25 @@ def _read(path):
         return source.read()
 
 
+def _merged(name):
+    """The name of a file where MERGED holds."""
+    name = name.strip("/")
+    for folder, whole in MERGED.items():
+        if name.startswith(folder + "/"):
+            return whole + name[len(folder):]
+    return name
+
+
+def with_libraries(name, program):
+    """`program` as `name`, and what it needs, as (name in the archive, bytes)."""
+    yield name, _read(os.path.realpath(program))
+    for library in _libraries(program):
+        yield library, _read(os.path.realpath(library))
+
+
 def _module_index(kernel, paths):
-    """modules.dep and modules.alias of these modules alone, as depmod makes them."""
+    """modules.dep and modules.alias of these modules alone, as depmod makes them; busybox reads the
+    text, libkmod the other form."""
     with tempfile.TemporaryDirectory(prefix="nvmf-modules-") as root:
         base = os.path.join(root, "lib/modules", kernel.release)
         for path in paths:
@@ -126,37 +163,45 @@ def _module_index(kernel, paths):
         if done.returncode != 0:
             raise cases.Lacking(f"depmod failed: {done.stderr.strip()}")
         return {name: _read(os.path.join(base, name))
-                for name in ("modules.dep", "modules.alias", "modules.symbols")}
+                for index in ("modules.dep", "modules.alias", "modules.symbols")
+                for name in (index, index + ".bin")}
 
 
-def _contents(role, kernel, programs):
-    """Everything that goes in, as (name in the archive, bytes)."""
+def _contents(role, kernel, programs, more):
+    """Everything that goes in, as (name in the archive, bytes or Link)."""
     here = os.path.dirname(os.path.abspath(__file__))
     yield "init", _read(os.path.join(here, "guest_init.sh"))
     yield "bin/busybox", _read(cases.find_program("busybox"))
     yield "etc/modules", ("\n".join(MODULES[role]) + "\n").encode()
-    yield "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n"
-    paths = _module_closure(kernel, MODULES[role])
+    paths = _module_closure(kernel, MODULES[role] + MODULES_AT_HAND.get(role, []))
     base = f"lib/modules/{kernel.release}"
     for path in paths:
         yield f"{base}/{path}", _read(os.path.join(kernel.modules, path))
     for name, data in _module_index(kernel, paths).items():
         yield f"{base}/{name}", data
-    for path in CONFIG_FILES[role]:
+    for path in CONFIG_FILES.get(role, ()):
         if os.path.exists(path):
             yield path, _read(path)
     wanted = [cases.find_program(name) for name in PROGRAMS[role]] + list(programs)
     for program in wanted:
-        yield f"usr/bin/{os.path.basename(program)}", _read(os.path.realpath(program))
-        for library in _libraries(program):
-            yield library, _read(os.path.realpath(library))
+        yield from with_libraries(f"usr/bin/{os.path.basename(program)}", program)
+    # The kernel itself calls this one, by this name, when it wants a module.
+    yield "sbin/modprobe", Link("/bin/busybox")
+    yield from more
+    yield "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n"  # unless there is one by now
 
 
-def build(role, kernel, programs=()):
-    """The path of the archive for `role`; `programs` are paths of further programs to put in."""
-    contents = list(_contents(role, kernel, programs))
+def build(role, kernel, programs=(), more=()):
+    """The path of the archive for `role`; `programs` are paths of further programs to put in, `more`
+    are (name, bytes or Link). Where a name is given twice, the first counts."""
+    contents = list(_contents(role, kernel, programs, more))
+    merged = role == "service"
+    if merged:
+        contents = ([(name, Link("/" + to)) for name, to in MERGED.items()]
+                    + [(_merged(name), data) for name, data in contents])
     digest = hashlib.sha256()
     for name, data in contents:
+        data = data.encode() if isinstance(data, Link) else data
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     folder = kernels.cache_folder()
     path = os.path.join(folder, f"initramfs-{role}-{digest.hexdigest()[:16]}.cpio")
@@ -165,9 +210,7 @@ def build(role, kernel, programs=()):
         return path
     archive = _Archive()
     for name, data in contents:
-        archive.file(name, data)
-    # The kernel itself calls this one, by this name, when it wants a module.
-    archive.link("sbin/modprobe", "/bin/busybox")
+        archive.entry(name, data)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as fresh:
         fresh.write(archive.bytes())
     os.rename(fresh.name, path)

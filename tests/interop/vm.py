@@ -108,8 +108,9 @@ class Control:
 class Vm:
     """One machine. `with Vm("host") as vm:` boots it and always ends it."""
 
-    def __init__(self, role, forward=(), programs=(), memory=MEMORY, processors=1):
+    def __init__(self, role, forward=(), programs=(), memory=MEMORY, processors=1, more=()):
         self._role = role
+        self._more = tuple(more)  # files, as initramfs.build() takes them
         self._forward = tuple(forward)
         self._programs = tuple(programs)
         self._memory = memory
@@ -172,7 +173,7 @@ class Vm:
 
     def start(self):
         kernel = kernels.find_kernel()
-        archive = initramfs.build(self._role, kernel, self._programs)
+        archive = initramfs.build(self._role, kernel, self._programs, self._more)
         self._folder = tempfile.mkdtemp(prefix="nvmf-vm-")
         with open(os.path.join(self._folder, "qemu.err"), "wb") as errors:
             self._process = subprocess.Popen(
@@ -222,6 +223,15 @@ class Vm:
         if self._link:
             self._link.close()
             self._link = None
+
+    def wait_ended(self, limit):
+        """The machine ends by itself within the limit; its log can still be read."""
+        self.release()
+        try:
+            self._process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise VmError(f"the {self._role} machine did not end within {limit} s.\n"
+                          + self.last_words()) from None
 
     def stop(self):
         self.release()
