@@ -29,6 +29,7 @@ PACKAGE_OF_PROGRAM = {
     "nbdcopy": "libnbd-bin",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
     "fio": "fio",
     "tshark": "tshark",
     "apt-get": "apt",

@@ -27,7 +27,7 @@ MODULES = {
 MODULES_AT_HAND = {"service": ["nbd", "ext4"]}
 PROGRAMS = {
     "target": ["nvme"],  # the kernel's own host, beside ours, by loopback
-    "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client"],
+    "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client", "qemu-nbd"],
     "disk": ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "nbd-client", "fio"],
     "service": ["mount", "umount", "fsck", "e2fsck", "systemctl", "journalctl", "udevadm",
                 "nbd-client"],

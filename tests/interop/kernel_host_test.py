@@ -343,28 +343,43 @@ def behind_nbd(host, workspace):
     workspace.run("qemu-img", "check", "-q", image).must_succeed()
 
 
-def nbd_client(host, workspace):
-    """nbd-client and the kernel's NBD driver on what nvmf-connect exports by TCP: a file system
-    on it, and the same data outside."""
+def on_device(host, workspace, attach, detach):
+    """The kernel's NBD driver on what nvmf-connect exports by TCP: a file system on /dev/nbd0, and the
+    same data outside. `attach` is a command, with {port} in it."""
     with programs.Target(workspace, {NBD_NQN: ["--namespace", f"memory:{NBD_MEBIBYTES}M"]}) as target, \
             programs.Connection(workspace, target.uris[NBD_NQN], nbd="tcp:127.0.0.1:0") as connection:
         uri = connection.export(1)
         port = re.search(r":(\d+)/", uri)[1]
-        host.machine.run(f"nbd-client {HOST_ADDRESS} {port} /dev/nbd0 -N nvmf0n1 -b 512 "
-                         ">/tmp/nbd 2>&1 || { cat /tmp/nbd; exit 1; }", 30)
         try:
+            host.machine.run(f"{attach.format(port=port)} >/tmp/nbd 2>&1 || "
+                             "{ cat /tmp/nbd; exit 1; }\n"
+                             "for i in $(seq 100); do "
+                             f"[ $(cat /sys/block/nbd0/size) = {NBD_MEBIBYTES * 2048} ] && exit 0; "
+                             "sleep 0.2; done; cat /tmp/nbd; exit 1", 60)
             host.machine.run(
-                "mkfs.ext4 -q -F /dev/nbd0 && mount -t ext4 /dev/nbd0 /mnt && "
+                "mkfs.ext4 -q -F /dev/nbd0 && mount -t ext4 -o discard /dev/nbd0 /mnt && "
                 "head -c 5000001 /dev/urandom >/mnt/kept && sha256sum /mnt/kept >/tmp/kept && "
                 "sync && echo 3 >/proc/sys/vm/drop_caches && sha256sum -c /tmp/kept && umount /mnt && "
                 "e2fsck -f -n /dev/nbd0 >/dev/null", 90)
             inside = host.machine.run("sha256sum </dev/nbd0", 60).split()[0]
         finally:
-            host.machine.attempt("umount /mnt; nbd-client -d /dev/nbd0")
+            host.machine.attempt(f"umount /mnt; {detach}; for i in $(seq 50); do "
+                                 "[ -e /sys/block/nbd0/pid ] || exit 0; sleep 0.2; done")
         back = workspace.path("back")
         workspace.run("nbdcopy", uri, back).must_succeed()
         cases.check(sum_of(back) == inside, "outside it reads otherwise than inside.")
     host.check_log()
+
+
+def nbd_client(host, workspace):
+    on_device(host, workspace, f"nbd-client {HOST_ADDRESS} {{port}} /dev/nbd0 -N nvmf0n1 -b 512",
+              "nbd-client -d /dev/nbd0")
+
+
+def qemu_nbd(host, workspace):
+    """qemu's NBD client is ours, and its server the kernel's."""
+    on_device(host, workspace, "mkdir -p /var/lock && qemu-nbd -c /dev/nbd0 -f raw --discard=unmap "
+              f"nbd://{HOST_ADDRESS}:{{port}}/nvmf0n1", "qemu-nbd -d /dev/nbd0")
 
 
 def run_all(host, workspace, counted):
@@ -380,6 +395,7 @@ def run_all(host, workspace, counted):
     if host.ours:
         counted.run("nbdkit and qemu-nbd behind nvmf-target", behind_nbd, host, workspace)
         counted.run("nbd-client on an export of nvmf-connect", nbd_client, host, workspace)
+        counted.run("qemu-nbd -c on an export of nvmf-connect", qemu_nbd, host, workspace)
     counted.run("refused: unknown subsystem, host not allowed", refused, host)
 
 
