@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <future>
+#include <numeric>
 #include <thread>
 
 #include "fixtures.h"
@@ -406,6 +407,93 @@ TEST_F(KernelDevicesTest, DeviceWhoseRepliesNobodyReadsIsMadeAnew) {
   ASSERT_TRUE(start({1}));
   EXPECT_GE(kernel_.connects, 2);
   expect_serves(0, 2);
+}
+
+TEST_F(KernelDevicesTest, NamespaceThatGoesWhileItsDeviceIsMadeHoldsUpNoStart) {
+  make(2);
+  std::promise<void> started;
+  on_loop([&] {
+    face_->attached(disk(1));
+    face_->start([&](const Result<void>& how) {
+      EXPECT_TRUE(how);
+      started.set_value();
+    });
+    face_->detached(1);
+  });
+  EXPECT_EQ(started.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_TRUE(soon([this] { return !kernel_.configured(0); }));
+}
+
+TEST_F(KernelDevicesTest, StopTakesAwayADeviceThatWasToStayForItsHolders) {
+  kernel_.write(kernel_.root + "/proc/77/mountinfo", "20 1 43:0 / /mnt rw - ext4 /dev/nbd0 rw");
+  make(2);
+  ASSERT_TRUE(start({1}));
+  std::promise<void> done;
+  on_loop([&] {
+    face_->detached(1);
+    face_->stop([&] { done.set_value(); });
+  });
+  stopped_ = true;
+  EXPECT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_FALSE(kernel_.configured(0));
+}
+
+TEST_F(KernelDevicesTest, WhoeverGotTheNumberMeanwhileKeepsTheDevice) {
+  make(2);
+  ASSERT_TRUE(start({1}));
+  std::promise<void> done;
+  on_loop([&] {
+    ASSERT_TRUE(kernel_.disconnect(0));
+    kernel_.leave_behind(0, "somebody's", 4096, 1);
+    face_->stop([&] { done.set_value(); });
+  });
+  stopped_ = true;
+  EXPECT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_TRUE(kernel_.configured(0));
+  EXPECT_EQ(kernel_.told(0).backend, "somebody's");
+}
+
+TEST_F(KernelDevicesTest, ConnectionThatIsLostWhileHoldersAreLookedForIsReplaced) {
+  kernel_.write(kernel_.root + "/proc/77/mountinfo", "20 1 43:0 / /mnt rw - ext4 /dev/nbd0 rw");
+  make(2);
+  ASSERT_TRUE(start({1}));
+  on_loop([&] {
+    kernel_.give_up(0, 1);
+    face_->detached(1);
+  });
+  EXPECT_TRUE(soon([this] { return kernel_.alive(0) == 2; }));
+  on_loop([this] { face_->attached(disk(1)); });
+  expect_serves(0, 2);
+}
+
+TEST_F(KernelDevicesTest, ManyNamespacesShareTheConnectionsThatThereMayBe) {
+  constexpr std::uint32_t kAtFirst = 70;
+  constexpr std::uint64_t kSmall = 64 << 10;
+  make(4);
+  std::vector<std::uint32_t> nsids(kAtFirst);
+  std::iota(nsids.begin(), nsids.end(), 1);
+  for (const std::uint32_t nsid : nsids) disk(nsid, kSmall);
+  ASSERT_TRUE(start(nsids));
+  ASSERT_EQ(views().size(), kAtFirst);
+  for (const KernelDeviceView& view : views()) EXPECT_EQ(view.connections, 3u) << view.path;
+  expect_serves(kAtFirst - 1, 3);
+  std::uint32_t more = kAtFirst;
+  const auto refused = [this] {
+    return told().find("serves 256 connections") != std::string::npos;
+  };
+  while (more < 2 * kAtFirst && !refused()) {
+    on_loop([&] { face_->attached(disk(++more, kSmall)); });
+    ASSERT_TRUE(soon([&] { return views().size() == more || refused(); }));
+  }
+  EXPECT_EQ(views().size(), more - 1);
+  std::size_t all = 0;
+  for (const KernelDeviceView& view : views()) all += view.connections;
+  EXPECT_EQ(all, kClientsMax);
+  // Who goes makes room.
+  on_loop([&] { face_->detached(1); });
+  ASSERT_TRUE(soon([&] { return views().size() == more - 2 && !kernel_.configured(0); }));
+  on_loop([&] { face_->attached(disk(more)); });
+  EXPECT_TRUE(soon([&] { return views().size() == more - 1; }));
 }
 
 TEST_F(KernelDevicesTest, WithoutNamespacesThereIsNothingToWaitFor) {

@@ -54,7 +54,8 @@ class BufferArena {
   bool discard_idle(Instant now) noexcept;
   [[nodiscard]] bool discards() const { return discard_ != nullptr; }
 
-  /// A reserve of kReserveBytes. There is one for each of `clients`.
+  /// A reserve of kReserveBytes. There is one for each of `clients`; nullptr: all are taken, and
+  /// whoever comes has to do with chunks.
   std::byte* claim_reserve() noexcept;
   void give_back_reserve(std::byte* reserve, bool was_used) noexcept;
 
@@ -165,6 +166,7 @@ class BufferReserve {
   BufferReserve(const BufferReserve&) = delete;
   BufferReserve& operator=(const BufferReserve&) = delete;
 
+  /// Stays empty if the arena has no more.
   void open(BufferArena& arena);
   /// `bytes` rounded up to pages, at most kReserveBytes. All of it can be had when nothing is out.
   Buffer take(std::size_t bytes) noexcept;

@@ -10,6 +10,13 @@
 namespace nvmf::nbd {
 namespace {
 
+Result<KernelDevice> no_room() {
+  return fail(fmt::format("one process serves {} connections of the kernel, and there are as many; "
+                          "connect to some of the namespaces only, or with fewer queues (-i)",
+                          kClientsMax),
+              EUSERS);
+}
+
 std::string holding(std::uint32_t index, const std::vector<std::string>& holders) {
   return fmt::format("/dev/nbd{} is still held by {}", index, enumerate(holders));
 }
@@ -104,18 +111,25 @@ void KernelDevices::one_started(Result<void> how) {
 void KernelDevices::make(Device& device) {
   device.state = State::making;
   device.given_up = false;
+  const std::size_t room = kClientsMax - std::min<std::size_t>(kClientsMax, sessions_ + promised_);
+  const std::size_t fair = std::max<std::size_t>(kClientsMax / devices_.size(), 1);
   KernelOrder order = {.info = device.disk.info,
                        .backend = device.backend,
                        .index = device.wanted,
                        .timeouts = options_.timeouts};
+  order.timeouts.connections = std::min({order.timeouts.connections, fair, room});
+  device.promised = order.timeouts.connections;
+  promised_ += device.promised;
   run([this, order = std::move(order)] {
-    auto result = std::make_shared<Result<KernelDevice>>(setup_.make(order));
+    auto result = std::make_shared<Result<KernelDevice>>(
+        order.timeouts.connections == 0 ? no_room() : setup_.make(order));
     post([this, nsid = order.info.nsid, result] { made(nsid, std::move(*result)); });
   });
 }
 
 void KernelDevices::made(std::uint32_t nsid, Result<KernelDevice> result) {
   Device& device = devices_.at(nsid);
+  promised_ -= std::exchange(device.promised, 0);
   if (!result) {
     device.state = State::idle;
     const Error why{fmt::format("{} gets no device of the kernel: {}", device.disk.info.name,
@@ -141,14 +155,18 @@ void KernelDevices::made(std::uint32_t nsid, Result<KernelDevice> result) {
                             device.disk.info.name, path(device)));
   }
   if (stopping_) return leave(device, true);
-  if (device.detached) return leave(device, false);
-  update(device);
+  if (device.detached) {
+    leave(device, false);
+  } else {
+    update(device);
+  }
   one_started({});
 }
 
 /// The reactors take turns.
 void KernelDevices::serve(Device& device, io::UniqueFd connection) {
   ++device.connections;
+  ++sessions_;
   const std::size_t at = device.next_lane++ % lanes_.size();
   KernelLane& lane = *lanes_[at];
   auto incoming =
@@ -199,18 +217,20 @@ void KernelDevices::detached(std::uint32_t nsid) {
 /// A connection has ended, and was not the device's only one perhaps.
 void KernelDevices::gone(const KernelLane::Gone& how) {
   Device& device = devices_.at(how.nsid);
+  NVMF_CHECK(sessions_ > 0);
+  --sessions_;
   if (how.dismissed) tell(true, how.reason.message);
   if (how.life != device.life) return;
   NVMF_CHECK(device.connections > 0);
   --device.connections;
+  // If the device stays after all, it is to have it back.
+  if (device.state == State::leaving && !how.said_goodbye) ++device.missing;
   if (stopping_ || device.state != State::serving) return;
   if (how.said_goodbye && !device.given_up) {
     tell(true, fmt::format("somebody else has disconnected {}: {} is not served there any more",
                            path(device), device.disk.info.name));
     device.given_up = true;
-    if (views().empty() && options_.on_gone) {
-      options_.on_gone(fmt::format("{} was disconnected", path(device)));
-    }
+    told_gone(fmt::format("{} was disconnected", path(device)));
   }
   if (device.given_up) {
     if (device.connections == 0) give_up(device);
@@ -218,6 +238,10 @@ void KernelDevices::gone(const KernelLane::Gone& how) {
   }
   ++device.missing;
   replace(device);
+}
+
+void KernelDevices::told_gone(const std::string& how) const {
+  if (views().empty() && options_.on_gone) options_.on_gone(how);
 }
 
 void KernelDevices::give_up(Device& device) {
@@ -257,8 +281,11 @@ void KernelDevices::try_again(Device& device, const Error& why) {
     tell(true, fmt::format("{} has lost a connection for good: {}", path(device), why.message));
     device.missing = 0;
     device.tries = 0;
-    if (device.connections == 0) give_up(device);
-    return;
+    if (device.connections > 0) return;
+    // Whoever has it open is to see errors rather than to wait for nobody.
+    device.given_up = true;
+    leave(device, true);
+    return told_gone(fmt::format("{} is lost", path(device)));
   }
   if (!device.pause) {
     device.pause =
@@ -273,56 +300,61 @@ void KernelDevices::leave(Device& device, bool even_if_held) {
   if (device.pause) device.pause->cancel();
   // What a start that failed took over is somebody's who waits for better times.
   const bool keep = stopping_ && device.taken_over && !serves_;
-  run([this, nsid = device.disk.info.nsid, name = device.disk.info.name, index = device.index, keep,
-       even_if_held] {
-    bool disconnected = false;
-    std::string sentence;
+  Leaving leaving = {.nsid = device.disk.info.nsid,
+                     .name = device.disk.info.name,
+                     .index = device.index,
+                     .backend = device.backend,
+                     .even_if_held = even_if_held};
+  run([this, leaving = std::move(leaving), keep]() mutable {
     if (keep) {
-      sentence =
-          fmt::format("/dev/nbd{} is left as it was found, for another process to serve", index);
+      leaving.sentence = fmt::format(
+          "/dev/nbd{} is left as it was found, for another process to serve", leaving.index);
     } else {
-      disconnected = disconnect(index, name, even_if_held, sentence);
+      disconnect(leaving);
     }
-    post([this, nsid, disconnected, sentence = std::move(sentence)] {
-      if (!sentence.empty()) tell(true, sentence);
-      left(nsid, disconnected);
+    post([this, leaving = std::move(leaving)] {
+      if (!leaving.sentence.empty()) tell(true, leaving.sentence);
+      left(leaving);
     });
   });
 }
 
-/// On the worker. Whether it was disconnected, and in `sentence` what there is to tell.
-bool KernelDevices::disconnect(std::uint32_t index, const std::string& name, bool even_if_held,
-                               std::string& sentence) {
-  const auto look = [&] { return options_.system.sysfs.holders(index, kHoldersLimit); };
-  if (!even_if_held) {
+/// On the worker.
+void KernelDevices::disconnect(Leaving& one) {
+  const auto look = [&] { return options_.system.sysfs.holders(one.index, kHoldersLimit); };
+  if (!one.even_if_held) {
     if (const auto holders = look(); !holders.empty()) {
-      sentence = fmt::format("{}: {} has gone, and it sees errors until that is back",
-                             holding(index, holders), name);
-      return false;
+      one.sentence = fmt::format("{}: {} has gone, and it sees errors until that is back",
+                                 holding(one.index, holders), one.name);
+      return;
     }
   }
-  if (auto done = setup_.disconnect(index); !done) {
-    sentence = done.error().message;
-    return false;
+  if (auto done = setup_.disconnect(one.index, one.backend); !done) {
+    one.sentence = done.error().message;
+    return;
   }
+  one.disconnected = true;
   // Whoever had it open still has: nothing waits for our finding out who.
   if (const auto holders = look(); !holders.empty()) {
-    sentence = fmt::format("{}: it was disconnected all the same, and they see errors",
-                           holding(index, holders));
+    one.sentence = fmt::format("{}: it was disconnected all the same, and they see errors",
+                               holding(one.index, holders));
   }
-  return true;
 }
 
-void KernelDevices::left(std::uint32_t nsid, bool disconnected) {
-  Device& device = devices_.at(nsid);
-  if (disconnected || stopping_) {
+void KernelDevices::left(const Leaving& one) {
+  Device& device = devices_.at(one.nsid);
+  // It was to stay for those who hold it, and stop() came meanwhile.
+  if (stopping_ && !one.disconnected && !one.even_if_held) return leave(device, true);
+  if (one.disconnected || one.even_if_held) {
     give_up(device);
     // It came back while its device went.
-    if (!stopping_ && !device.detached) make(device);
-  } else {
-    device.state = State::serving;
-    if (!device.detached) update(device);
+    if (!stopping_ && !device.detached && !device.given_up) make(device);
+    return;
   }
+  device.state = State::serving;
+  if (device.connections == 0 && device.missing == 0) return give_up(device);
+  replace(device);
+  if (!device.detached) update(device);
 }
 
 void KernelDevices::stop(std::move_only_function<void()> on_stopped) {

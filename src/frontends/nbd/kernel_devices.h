@@ -14,6 +14,9 @@
 //
 // A connection that the kernel gives up is replaced. A device that somebody else disconnects is
 // gone for us.
+//
+// All devices together have kClientsMax connections: each has memory of its own, so where there are
+// many namespaces each gets fewer connections, and those that would get none get no device.
 #pragma once
 
 #include <cstddef>
@@ -116,6 +119,7 @@ class KernelDevices final : public frontends::Frontend {
     std::size_t next_lane = 0;
     std::size_t connections = 0;  // alive
     std::size_t missing = 0;      // to be replaced
+    std::size_t promised = 0;     // while it is made
     bool replacing = false;       // the worker is at it
     unsigned tries = 0;
     std::unique_ptr<transport::Timer> pause;
@@ -133,10 +137,19 @@ class KernelDevices final : public frontends::Frontend {
   void replaced(std::uint32_t nsid, Result<std::optional<io::UniqueFd>> result);
   void try_again(Device& device, const Error& why);
   void give_up(Device& device);
+  void told_gone(const std::string& how) const;
   void leave(Device& device, bool even_if_held);
-  bool disconnect(std::uint32_t index, const std::string& name, bool even_if_held,
-                  std::string& sentence);
-  void left(std::uint32_t nsid, bool disconnected);
+  struct Leaving {
+    std::uint32_t nsid = 0;
+    std::string name;  // of the namespace
+    std::uint32_t index = 0;
+    std::string backend;
+    bool even_if_held = false;
+    bool disconnected = false;
+    std::string sentence;  // what there is to tell
+  };
+  void disconnect(Leaving& one);
+  void left(const Leaving& one);
   void lane_stopped();
   void maybe_stopped();
   void stop_lanes(bool now);
@@ -154,6 +167,8 @@ class KernelDevices final : public frontends::Frontend {
   std::function<void(Result<void>)> on_started_;
   std::move_only_function<void()> on_stopped_;
   std::size_t starting_ = 0;
+  std::size_t sessions_ = 0;  // on the lanes
+  std::size_t promised_ = 0;  // to devices that are being made
   std::size_t jobs_ = 0;
   std::size_t lanes_left_ = 0;
   bool started_ = false;  // start() was called

@@ -62,7 +62,8 @@ Result<KernelDevice> KernelSetup::connect(const KernelOrder& order) {
   for (unsigned tries = 0; tries < kConnectTries; ++tries) {
     auto device = connect_once(order);
     if (!device || begin(device->connections)) return device;
-    if (auto gone = disconnect(device->index); !gone) return std::unexpected(gone.error());
+    if (auto gone = disconnect(device->index, order.backend); !gone)
+      return std::unexpected(gone.error());
   }
   return fail(
       "the kernel does not read the replies of its NBD device: it has no threads for that; try "
@@ -201,7 +202,12 @@ Result<void> KernelSetup::resize(std::uint32_t index, const std::string& backend
   return (*kernel)->reconfigure({.index = index, .size_bytes = size_bytes, .backend = backend});
 }
 
-Result<void> KernelSetup::disconnect(std::uint32_t index) {
+Result<void> KernelSetup::disconnect(std::uint32_t index, const std::string& backend) {
+  // Somebody may have disconnected it, and another one have got its number since. (Kernels before
+  // 5.14 do not tell a device's backend.)
+  const auto facts = system_.sysfs.look(index);
+  if (facts && !facts->configured) return {};
+  if (facts && !facts->backend.empty() && facts->backend != backend) return {};
   auto kernel = link();
   if (!kernel) return std::unexpected(std::move(kernel.error()));
   return (*kernel)->disconnect(index);

@@ -82,7 +82,8 @@ class KernelSetup {
   /// none has died.
   Result<std::optional<io::UniqueFd>> reconnect(std::uint32_t index, const std::string& backend);
   Result<void> resize(std::uint32_t index, const std::string& backend, std::uint64_t size_bytes);
-  Result<void> disconnect(std::uint32_t index);
+  /// Nothing happens if the device is not the one of `backend` any more.
+  Result<void> disconnect(std::uint32_t index, const std::string& backend);
 
  private:
   Result<KernelNbd*> link();
