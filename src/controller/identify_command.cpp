@@ -65,7 +65,7 @@ nvme::IdentifyController identify_io(const Controller& controller) {
   id.cntrltype = nvme::ControllerType::io;
   id.cmic = nvme::kCmicMultiPort | nvme::kCmicMultiController;
   id.lpa |= nvme::kLpaEffects;
-  id.oacs = nvme::kOacsFormat | nvme::kOacsGetLbaStatus;
+  id.oacs = nvme::kOacsFormat;
   id.fna = nvme::kFnaNoBroadcast;
   id.frmw = 1u << 1 | 1;  // one firmware slot, read only
   id.sqes = 6u << 4 | 6;

@@ -123,14 +123,8 @@ AdminReply execute_get_lba_status(Controller& controller, transport::ControllerC
   if (wanted.lba >= blocks || wanted.blocks > blocks - wanted.lba) {
     return AdminReply::refuse(StatusCode::lba_out_of_range);
   }
-  switch (wanted.action) {
-    case LbaStatusAction::allocated:
-      break;
-    case LbaStatusAction::scan_untracked:
-    case LbaStatusAction::tracked:
-      return AdminReply::with(nvme::LbaStatusList{.end = LbaStatusEnd::complete}.encode());
-    default:
-      return AdminReply::refuse(StatusCode::invalid_field);
+  if (wanted.action != LbaStatusAction::allocated) {
+    return AdminReply::refuse(StatusCode::invalid_field);
   }
   const std::uint64_t end_lba = wanted.blocks != 0 ? wanted.lba + wanted.blocks : blocks;
   controller.start_lba_status(*ns, wanted, end_lba, command);

@@ -117,7 +117,7 @@ Result<std::shared_ptr<const Namespace>> make_namespace(const NamespaceSource& s
   const std::uint8_t dlfeat = s.id.dlfeat;
   ns->zeroes_may_deallocate = (dlfeat & nvme::kDlfeatWriteZeroesDeac) != 0 &&
                               (dlfeat & nvme::kDlfeatReadMask) == nvme::kDlfeatReadsZero;
-  ns->tells_allocated = (s.controller.oacs & nvme::kOacsGetLbaStatus) != 0 && s.nvm_controller &&
+  ns->tells_allocated = s.nvm_controller &&
                         (s.nvm_controller->aocs & nvme::kAocsReportsAllocated) != 0 &&
                         (dlfeat & nvme::kDlfeatReadMask) == nvme::kDlfeatReadsZero;
   // The descriptors are newer and say the same where both speak.

@@ -49,8 +49,8 @@ struct Namespace {
   CommandLimits limits;
   /// Write Zeroes may be told to deallocate and the blocks read as zero: DLFEAT bit 3 and 001b.
   bool zeroes_may_deallocate = false;
-  /// The controller can be asked which blocks are allocated (OACS bit 9, and AOCS bit 0 of the NVM
-  /// command set: elsewhere action 02h is reserved), and all others read as zero (DLFEAT).
+  /// The controller can be asked which blocks are allocated (AOCS bit 0 of the NVM command set),
+  /// and all others read as zero (DLFEAT).
   bool tells_allocated = false;
   // How it is told from others. Zero or missing: the controller does not say.
   nvme::Eui64 eui64{};

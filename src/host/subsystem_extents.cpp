@@ -15,7 +15,7 @@ void RemoteSubsystem::look_up(transport::Loop& home, std::uint32_t nsid, Extents
 /// What is there is the disk, and nothing that was acknowledged is still to be written again to it.
 bool RemoteSubsystem::tells_extents(std::uint32_t nsid) const {
   const std::size_t index = index_of(nsid);
-  if (!live() || stop_asked_ || index == namespaces_.size()) return false;
+  if (!live() || stop_asked_ || index == kNoIndex) return false;
   const NamespaceState& s = states_[index];
   return namespaces_[index]->tells_allocated && s.stopped.empty() && !s.must_replay && !s.replaying;
 }

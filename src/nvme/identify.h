@@ -82,6 +82,8 @@ inline constexpr std::uint16_t kOacsSecurity = 1u << 0;
 inline constexpr std::uint16_t kOacsFormat = 1u << 1;
 inline constexpr std::uint16_t kOacsFirmware = 1u << 2;
 inline constexpr std::uint16_t kOacsNamespaceManagement = 1u << 3;
+/// Get LBA Status can tell which blocks may be unreadable (actions 10h and 11h), and there is what
+/// belongs to that: notices, a log page and a feature.
 inline constexpr std::uint16_t kOacsGetLbaStatus = 1u << 9;
 /// FNA bit 3: Format NVM takes one namespace only, not NSID FFFFFFFFh.
 inline constexpr std::uint8_t kFnaNoBroadcast = 1u << 3;

@@ -10,8 +10,8 @@
 
 namespace nvmf::nvme {
 
-/// ATYPE. The first is there if AOCS says so (kAocsReportsAllocated), whatever OACS says of the
-/// command itself.
+/// ATYPE. The first is there if AOCS says so (kAocsReportsAllocated), the others if OACS does
+/// (kOacsGetLbaStatus). NVM 1.2 §5.2.
 enum class LbaStatusAction : std::uint8_t {
   allocated = 0x02,       // which blocks are allocated
   scan_untracked = 0x10,  // which may be unreadable, after a scan
