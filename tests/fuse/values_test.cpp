@@ -6,11 +6,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "frontends/fuse/limits.h"
 #include "frontends/fuse/mount_point.h"
 #include "frontends/fuse/rules.h"
 #include "frontends/fuse/slots.h"
+#include "frontends/fuse/tree.h"
 
 namespace nvmf::fuse {
 namespace {
@@ -26,6 +28,17 @@ TEST(Rules, AreThoseOfABlockDevice) {
             50u);
   EXPECT_EQ(zeroes_for(FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE, 100, 0, 1).error, EOPNOTSUPP);
   EXPECT_EQ(seek_in(SEEK_SET, 100, 0).error, EINVAL);
+}
+
+TEST(Times, StayBetween1970And2262WhateverAUserSets) {
+  EXPECT_EQ(to_ns({1, 5}), 1'000'000'005);
+  EXPECT_EQ(to_ns({-1, 5}), 0);
+  constexpr std::int64_t kLast = std::numeric_limits<std::int64_t>::max() / 1'000'000'000;
+  EXPECT_EQ(to_ns({kLast - 1, 999'999'999}), kLast * 1'000'000'000 - 1);
+  for (const std::int64_t s : {kLast, kLast + 1, std::numeric_limits<std::int64_t>::max()}) {
+    EXPECT_EQ(to_ns({s, 999'999'999}), kLast * 1'000'000'000) << s;
+  }
+  EXPECT_EQ(to_ns({std::numeric_limits<std::int64_t>::min(), 0}), 0);
 }
 
 TEST(Slots, AreWithinTheirMemoryAndEnoughForALargeRequest) {

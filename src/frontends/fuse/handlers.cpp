@@ -116,8 +116,7 @@ void on_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int w
   if (disk != nullptr && sets(FUSE_SET_ATTR_MTIME_NOW)) {
     disk->times->changed_ns = wall_clock_ns();
   } else if (disk != nullptr && sets(FUSE_SET_ATTR_MTIME)) {
-    disk->times->changed_ns =
-        std::int64_t{wanted->st_mtim.tv_sec} * 1'000'000'000 + wanted->st_mtim.tv_nsec;
+    disk->times->changed_ns = to_ns(wanted->st_mtim);
   }
   on_getattr(request, inode, nullptr);
 }

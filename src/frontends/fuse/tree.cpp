@@ -1,6 +1,7 @@
 #include "frontends/fuse/tree.h"
 
 #include <ctime>
+#include <limits>
 #include <utility>
 
 namespace nvmf::fuse {
@@ -61,6 +62,13 @@ std::int64_t wall_clock_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   return now.tv_sec * kNsPerSecond + now.tv_nsec;
+}
+
+std::int64_t to_ns(const timespec& time) {
+  constexpr std::int64_t kSecondsMax = std::numeric_limits<std::int64_t>::max() / kNsPerSecond - 1;
+  if (time.tv_sec < 0) return 0;
+  if (time.tv_sec > kSecondsMax) return (kSecondsMax + 1) * kNsPerSecond;
+  return time.tv_sec * kNsPerSecond + time.tv_nsec;
 }
 
 struct stat disk_attributes(const DiskFile& disk, const host::BlockInfo& info, const Owner& owner) {

@@ -85,6 +85,8 @@ class Tree {
 
 /// Since 1970.
 [[nodiscard]] std::int64_t wall_clock_ns();
+/// The same of any time that a user may set; what lies outside of 1970 to 2262 becomes its end.
+[[nodiscard]] std::int64_t to_ns(const timespec& time);
 
 /// `info` is the device's own, of the reactor that is asked.
 [[nodiscard]] struct stat disk_attributes(const DiskFile& disk, const host::BlockInfo& info,
