@@ -33,6 +33,7 @@ class NbdFace final : public Face {
 
   [[nodiscard]] std::vector<std::string> places(const host::BlockInfo& ns) const override {
     std::vector<std::string> uris;
+    uris.reserve(listening_.size());
     for (const transport::Endpoint& at : listening_) uris.push_back(nbd::uri(at, ns.name));
     return uris;
   }

@@ -83,6 +83,7 @@ Result<std::unique_ptr<ChildProgram>> ChildProgram::start(transport::Loop& loop,
   std::vector<std::string> all = {path};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> argv;
+  argv.reserve(all.size() + 1);
   for (std::string& word : all) argv.push_back(word.data());
   argv.push_back(nullptr);
   const UnguardedChildren unguarded;

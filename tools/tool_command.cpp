@@ -24,7 +24,7 @@ std::vector<std::string> environment(const std::map<std::string, std::string>& v
     const std::string text = *entry;
     if (!variables.contains(text.substr(0, text.find('=')))) all.push_back(text);
   }
-  for (const auto& [name, value] : variables) all.push_back(name + "=" + value);
+  for (const auto& [name, value] : variables) all.push_back(fmt::format("{}={}", name, value));
   return all;
 }
 
@@ -72,6 +72,8 @@ Result<std::unique_ptr<Command>> Command::start(transport::Loop& loop, const std
   std::vector<std::string> env = environment(variables);
   std::vector<char*> argv;
   std::vector<char*> envp;
+  argv.reserve(words.size() + 1);
+  envp.reserve(env.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   for (std::string& entry : env) envp.push_back(entry.data());
   argv.push_back(nullptr);

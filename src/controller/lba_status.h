@@ -1,6 +1,7 @@
 // The Get LBA Status command: which blocks are allocated. NVM 1.2 §4.2.1.
 //
-// Of blocks that may be unreadable nothing is told: the other actions are refused, as Identify says.
+// Of blocks that may be unreadable nothing is told: the other actions are refused, as Identify
+// says.
 #pragma once
 
 #include <array>

@@ -186,6 +186,7 @@ Task<Result<void>> scan_namespaces(Association& association, Duration timeout) {
     std::erase_if(scan.nsids, [nsid](std::uint32_t n) { return n != *nsid; });
   }
   std::vector<Task<void>> scanners;
+  scanners.reserve(kScanners);
   for (std::size_t i = 0; i < kScanners; ++i) scanners.push_back(scanner(scan));
   co_await when_all(std::move(scanners));
   if (scan.error) co_return std::unexpected(*scan.error);

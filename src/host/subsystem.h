@@ -214,14 +214,14 @@ class RemoteSubsystem final : private ExtentsSource {
   [[nodiscard]] std::vector<NamespaceDevice*> devices_on(std::size_t reactor) const;
   /// `what(device)` on each reactor, soon; in the order of the calls.
   template <class Do>
-  void on_devices(std::size_t index, Do what) {
+  void on_devices(std::size_t index, const Do& what) {
     for (std::size_t r = 0; r < groups_.size(); ++r) {
       loops_[r]->post([device = states_[index].devices[r].get(), what] { what(*device); });
     }
   }
   /// Likewise for each namespace, with one post to a reactor.
   template <class Do>
-  void on_all_devices(Do what) {
+  void on_all_devices(const Do& what) {
     for (std::size_t r = 0; r < groups_.size(); ++r) {
       loops_[r]->post([devices = devices_on(r), what] {
         for (NamespaceDevice* device : devices) what(*device);

@@ -82,6 +82,8 @@ void RemoteSubsystem::stop_namespace(std::size_t index, std::string why, bool fa
   emit(std::move(event));
 }
 
+/// `found` by value: it may be the very NamespaceState::found that is let go here.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void RemoteSubsystem::resume_namespace(std::size_t index, std::shared_ptr<const Namespace> found) {
   NamespaceState& s = states_[index];
   const bool was_stopped = !s.stopped.empty();
@@ -242,7 +244,8 @@ Task<Result<std::vector<std::uint32_t>>> RemoteSubsystem::look_for_new(
       const bool named = nsids.empty() || std::ranges::binary_search(nsids, nsid);
       if (index_of(nsid) == kNoIndex && (named || !told)) co_await look_at_new(nsid);
     }
-    tell_not_served(*active);
+    // Otherwise some have not been looked at: the next association tells of all.
+    if (!association_->ending() && !stop_asked_) tell_not_served(*active);
   }
   newcomers_.give_back();
   co_return active;

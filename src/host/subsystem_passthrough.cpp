@@ -294,6 +294,7 @@ Task<Result<CommandOutcome>> RemoteSubsystem::send_alone(const PassthroughComman
   std::vector<std::unique_ptr<OwnBarrier>> barriers;
   const std::vector<std::size_t> all = reached(plan.quiesce, plan.sqe.nsid);
   const std::ptrdiff_t stopped = stopped_of(all);
+  barriers.reserve(all.size());
   for (const std::size_t i : all) {
     barriers.push_back(std::make_unique<OwnBarrier>(*loops_[0], i));
   }
@@ -433,6 +434,7 @@ Task<Result<RescanReport>> RemoteSubsystem::rescan() {
 Task<Result<RescanReport>> RemoteSubsystem::look_again() {
   if (!live()) co_return fail(params_.name + " is not connected", ENOTCONN);
   std::vector<bool> there;
+  there.reserve(states_.size());
   for (const NamespaceState& s : states_) there.push_back(s.attached);
   auto active = co_await check_all_namespaces();
   if (!active && live()) co_return std::unexpected(active.error());

@@ -175,6 +175,7 @@ Task<void> RemoteSubsystem::resume_all() {
   const RetryDelays delays = association_->info.retry_delays;
   for (std::size_t r = 0; r < groups_.size(); ++r) {
     std::vector<NamespaceDevice*> devices;
+    devices.reserve(going_on.size());
     for (const NamespaceState* s : going_on) devices.push_back(s->devices[r].get());
     QueueGroup& group = *groups_[r];
     co_await switch_to(group.loop());
