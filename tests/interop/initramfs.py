@@ -21,7 +21,8 @@ MODULES = {
                                 "nvme_fabrics", "nvme_tcp"],
     "host": MODULES_ALWAYS + ["nvme_fabrics", "nvme_tcp", "nbd nbds_max=4", "ext4"],
     "disk": MODULES_ALWAYS + ["nbd nbds_max=4", "ext4", "xfs"],
-    "service": MODULES_ALWAYS,
+    # Debian makes the nodes of fuse and loop before they are loaded, by programs not in here.
+    "service": MODULES_ALWAYS + ["fuse", "loop"],
 }
 # There, and loaded by whoever needs them.
 MODULES_AT_HAND = {"service": ["nbd", "ext4"]}
@@ -30,7 +31,7 @@ PROGRAMS = {
     "host": ["nvme", "mkfs.ext4", "e2fsck", "nbd-client", "qemu-nbd"],
     "disk": ["mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair", "nbd-client", "fio"],
     "service": ["mount", "umount", "fsck", "e2fsck", "systemctl", "journalctl", "udevadm",
-                "nbd-client"],
+                "systemd-tmpfiles", "nbd-client"],
 }
 CONFIG_FILES = {"host": ["/etc/mke2fs.conf"], "disk": ["/etc/mke2fs.conf"]}
 # As Debian has them: one folder of programs and one of libraries, under every name.

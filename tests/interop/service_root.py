@@ -16,10 +16,10 @@ UNITS = {"system": ("systemd-journald.service", "systemd-journald.socket",
                     "systemd-journald-dev-log.socket", "systemd-udevd.service",
                     "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
                     "systemd-udev-trigger.service", "systemd-fsck@.service", "modprobe@.service",
-                    "systemd-poweroff.service"),
+                    "systemd-tmpfiles-setup.service", "systemd-poweroff.service"),
          "user": ("systemd-exit.service",)}
 WANTED = {"sysinit.target": ("systemd-journald.service", "systemd-udevd.service",
-                             "systemd-udev-trigger.service"),
+                             "systemd-udev-trigger.service", "systemd-tmpfiles-setup.service"),
           "sockets.target": ("systemd-journald.socket", "systemd-journald-dev-log.socket",
                              "systemd-udevd-control.socket", "systemd-udevd-kernel.socket"),
           "multi-user.target": ("remote-fs.target",)}  # Debian has this one in /etc

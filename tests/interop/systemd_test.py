@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import sys
 
 import cases
@@ -21,8 +22,9 @@ LIMIT = 560
 PATIENCE = 120  # for what takes seconds
 MEBIBYTES = 64
 SERVICE, MOUNT, PLACE = "nvmf-connect@vol.service", "srv-vol.mount", "/srv/vol"
-USER_NQN = "nqn.2024-05.org.example:mine"
+USER_NQN, FILES_NQN = "nqn.2024-05.org.example:mine", "nqn.2024-05.org.example:files"
 HELLO = "from the image\n"
+FILES_FOLDER = "d /run/files 0700 root root"  # as the manual says, in a sentence
 WATCHDOG = 10  # 30 in the unit
 # After a kill, writes wait for as long as the target may execute old ones; by default for 25 s.
 HELD_SHORTLY = "keep-alive-tmo = 2\ncqt = 1\n"
@@ -35,23 +37,25 @@ def literal_behind(text, words):
     return match[1].replace("\\&", "") + "\n"
 
 
-def recipe(uri_parts):
-    """The configuration file and the line for fstab of the manual, for the target at hand."""
+def recipe(name, fstab, **values):
+    """The configuration file `name` of the manual, with the target at hand in it, and the line for
+    fstab that follows the words `fstab`."""
     with open(os.path.join(CHECKOUT, "man", "nvmf.conf.5")) as page:
         text = page.read()
-    conf = literal_behind(text, ".Pa /etc/nvmf/vol.conf :")
-    for key, value in uri_parts.items():
+    conf = literal_behind(text, f".Pa /etc/nvmf/{name}.conf :")
+    for key, value in values.items():
         conf, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", conf, flags=re.MULTILINE)
-        cases.check(count == 1, f"{key} is not in the manual's file.")
-    return conf, literal_behind(text, ".Pa /etc/fstab :")
+        cases.check(count == 1, f"{key} is not in the manual's {name}.conf.")
+    return conf, literal_behind(text, fstab + "\n.Pa /etc/fstab :")
 
 
 class Scene:
-    def __init__(self, workspace, machine, target, image):
+    def __init__(self, workspace, machine, target, image, files):
         self.workspace = workspace
         self.machine = machine
         self.target = target
         self.image = image
+        self.files = files
         self.run = machine.run
         self.mounted = None  # as the kernel has it: another mount has another number
 
@@ -61,15 +65,19 @@ class Scene:
 
     def wait_for(self, condition, what):
         """`condition` is a command inside."""
-        self.run(f"for i in $(seq {PATIENCE * 2}); do {condition} && exit 0; sleep 0.5; done; "
-                 f"echo '{what}: not within {PATIENCE} s'; exit 1", 2 * PATIENCE)
+        self.run(f"end=$(($(date +%s) + {PATIENCE})); until {condition}; do "
+                 f"[ $(date +%s) -lt $end ] || {{ echo '{what}: not within {PATIENCE} s'; exit 1; }}; "
+                 "sleep 0.5; done", 2 * PATIENCE)
 
     def wait_for_state(self, unit, state):
         self.wait_for(f'[ "$(systemctl is-active {unit})" = {state} ]', f"{unit} {state}")
 
+    def restarts(self):
+        return int(self.shown(SERVICE, "NRestarts")["NRestarts"])
+
     def wait_for_start(self, number):
-        """The service is up again, for the time `number`."""
-        self.wait_for(f'[ "$(systemctl show -p NRestarts --value {SERVICE})" = {number} ]',
+        """The service has been started again by systemd `number` times, and is up."""
+        self.wait_for(f'[ "$(systemctl show -p NRestarts --value {SERVICE})" -ge {number} ]',
                       f"restart {number}")
         self.wait_for_state(SERVICE, "active")
 
@@ -79,8 +87,9 @@ class Scene:
     def pid(self):
         return self.shown(SERVICE, "MainPID")["MainPID"]
 
-    def journal(self, unit):
-        return self.run(f"journalctl --no-pager -o cat -u {unit}", 60)
+    def journal(self, *units):
+        return self.run("journalctl --sync; journalctl --no-pager -o cat "
+                        + " ".join("-u " + unit for unit in units), 60)
 
     def check_log(self):
         kernel_nbd_test.Scene.check_log(self, "Connection timed out, retrying")
@@ -117,9 +126,11 @@ def mounted_at_boot(scene):
     scene.check_log()
 
 
-def goes_on(scene, restarts, word):
-    """After the service has failed once more, with a file system that had something to write."""
-    scene.wait_for_start(restarts)
+def goes_on(scene, fault, word):
+    """After this command, which makes the service fail, the file system is served again."""
+    before = scene.restarts()
+    scene.run(fault)
+    scene.wait_for_start(before + 1)
     cases.check(scene.mount_line() == scene.mounted,
                 f"it was {scene.mounted!r}, it is {scene.mount_line()!r}.")
     scene.run(f"[ $(cat {PLACE}/dirty) = {word} ] && head -c 3000000 /dev/urandom >{PLACE}/{word} && "
@@ -130,14 +141,13 @@ def goes_on(scene, restarts, word):
 
 
 def killed(scene):
-    scene.run(f"sync; echo killed >{PLACE}/dirty; kill -9 {scene.pid()}")
-    goes_on(scene, scene.restarts + 1, "killed")
+    """With something to write just then: unmounting it would have to wait."""
+    goes_on(scene, f"sync; echo killed >{PLACE}/dirty; kill -9 {scene.pid()}", "killed")
 
 
 def hangs(scene):
     # What it would be asked meanwhile, the kernel asks the next one only a minute later.
-    scene.run(f"echo hung >{PLACE}/dirty; sync; kill -STOP {scene.pid()}")
-    goes_on(scene, scene.restarts + 2, "hung")
+    goes_on(scene, f"echo hung >{PLACE}/dirty; sync; kill -STOP {scene.pid()}", "hung")
     cases.check("Watchdog timeout" in scene.journal(SERVICE), "it was not the watchdog.")
 
 
@@ -147,7 +157,7 @@ def stopped_by_hand(scene):
     state = scene.run(f"systemctl is-active {SERVICE} {MOUNT}; true").split()
     cases.check(state == ["inactive", "inactive"] and scene.mount_line() == "",
                 f"they are {state}, and {scene.mount_line()!r}.")
-    order = scene.run(f"journalctl --no-pager -o cat -u {SERVICE} -u {MOUNT}", 60).splitlines()
+    order = scene.journal(SERVICE, MOUNT).splitlines()
     cases.check(order.index(next(line for line in order if line.startswith("Unmounted"))) <
                 len(order) - 1 and order[-1].startswith(("Stopped", f"{SERVICE}: Consumed")),
                 f"the order was {order[-6:]}.")
@@ -156,6 +166,22 @@ def stopped_by_hand(scene):
     scene.run(f"systemctl start {MOUNT} && [ $(cat {PLACE}/dirty) = stopped ]", PATIENCE)
     cases.check(scene.shown(SERVICE, "ActiveState")["ActiveState"] == "active", "it is not up.")
     scene.check_log()
+
+
+def by_loop_device(scene):
+    """The manual's other line: a file system in a file that --fuse shows. At boot the target was not
+    there, which no device unit waits for."""
+    mount, place = "srv-files.mount", "/srv/files"
+    scene.run(f"systemctl start {mount} && echo files >{place}/dirty && "
+              f"grep -q '^/dev/loop.* {place} ext4' /proc/mounts && cat {place}/hello", PATIENCE)
+    state = scene.run("systemctl stop nvmf-connect@files.service; "
+                      f"systemctl is-active {mount} nvmf-connect@files.service; losetup -a; "
+                      "grep -E '/dev/loop|/run/files' /proc/mounts; true", PATIENCE)
+    cases.check(state.split() == ["inactive", "inactive"], f"it is {state}.")
+    scene.check_log()
+    last = scene.workspace.run("debugfs", "-R", "cat /dirty", scene.files).out
+    checked = scene.workspace.run("e2fsck", "-fn", scene.files)
+    cases.check(last == "files\n" and checked.status == 0, f"{last!r}, {checked.out}{checked.err}")
 
 
 def of_a_user(scene):
@@ -198,31 +224,38 @@ def shut_down(scene):
 
 def run_all(scene, counted):
     counted.after_failure = scene.show
-    counted.run("mounted at boot, by a target that comes late", mounted_at_boot, scene)
-    scene.restarts = int(scene.shown(SERVICE, "NRestarts")["NRestarts"])
+    with counted.case("mounted at boot, by a target that comes late"):
+        mounted_at_boot(scene)
+    if counted.failed:
+        return  # the others could only wait in vain
     counted.run("killed with -9 under a mounted file system", killed, scene)
     counted.run("hangs, and the watchdog ends it", hangs, scene)
     counted.run("stopped by hand: unmounted first; started by the mount", stopped_by_hand, scene)
+    counted.run("a loop device over FUSE, by the line for fstab", by_loop_device, scene)
     counted.run("a user's socket starts a connection", of_a_user, scene)
     counted.run("shut down: unmounted first, and clean", shut_down, scene)
 
 
 def etc(target):
     """What is in /etc, and the user's file."""
-    conf, fstab = recipe({"traddr": kernel_nbd_test.HOST_ADDRESS, "trsvcid": target.port,
-                          "nqn": target.nqn})
+    host = kernel_nbd_test.HOST_ADDRESS
+    at = f"nvme+tcp://{host}:{target.port}/"
+    vol, vol_mount = recipe("vol", "and its line in", traddr=host, trsvcid=target.port, nqn=target.nqn)
+    files, files_mount = recipe("files", "and in", address=at + FILES_NQN)
     return {
-        "nvmf/vol.conf": conf + HELD_SHORTLY,
-        "fstab": fstab,
-        f"../home/{service_root.USER}/.config/nvmf/mine.conf":
-            f"address = nvme+tcp://{kernel_nbd_test.HOST_ADDRESS}:{target.port}/{USER_NQN}\n",
+        "nvmf/vol.conf": vol + HELD_SHORTLY,
+        "nvmf/files.conf": files,
+        "fstab": vol_mount + files_mount,
+        "tmpfiles.d/files.conf": FILES_FOLDER + "\n",
+        f"../home/{service_root.USER}/.config/nvmf/mine.conf": f"address = {at}{USER_NQN}\n",
         f"systemd/system/{SERVICE}.d/test.conf": f"[Service]\nWatchdogSec={WATCHDOG}\n",
     }
 
 
 def disks(workspace):
-    """One with a file system, and one for the user."""
-    image, content, plain = (workspace.path(name) for name in ("disk", "content", "plain"))
+    """Two with a file system, and one for the user."""
+    image, files, content, plain = (workspace.path(name) for name in
+                                    ("disk", "files", "content", "plain"))
     os.mkdir(content)
     for path in (os.path.join(content, "hello"), plain):
         with open(path, "w") as file:
@@ -231,7 +264,8 @@ def disks(workspace):
     with open(image, "wb") as disk:
         disk.truncate(MEBIBYTES << 20)
     workspace.run("mkfs.ext4", "-q", "-F", "-d", content, image).must_succeed()
-    return image, plain
+    shutil.copyfile(image, files)
+    return image, files, plain
 
 
 def main():
@@ -245,14 +279,15 @@ def main():
 
     def body():
         with programs.Workspace(options.bin) as workspace:
-            image, plain = disks(workspace)
-            with trouble.RestartedTarget(
-                    workspace, [f"file:{image}"], address="127.0.0.1",
-                    options=["--subsystem", USER_NQN, "--namespace", f"file:{plain}"]) as target:
+            image, files, plain = disks(workspace)
+            others = ["--subsystem", USER_NQN, "--namespace", f"file:{plain}",
+                      "--subsystem", FILES_NQN, "--namespace", f"file:{files}"]
+            with trouble.RestartedTarget(workspace, [f"file:{image}"], address="127.0.0.1",
+                                         options=others) as target:
                 more = service_root.contents(options.bin, units, etc(target))
                 target.kill()
                 with vm.Vm("service", more=more, memory=640) as machine:
-                    run_all(Scene(workspace, machine, target, image), counted)
+                    run_all(Scene(workspace, machine, target, image, files), counted)
 
     return cases.run_script(body, counted, LIMIT)
 
