@@ -496,6 +496,22 @@ TEST_F(KernelDevicesTest, ManyNamespacesShareTheConnectionsThatThereMayBe) {
   EXPECT_TRUE(soon([&] { return views().size() == more - 1; }));
 }
 
+TEST_F(KernelDevicesTest, NamespacesThatHaveGoneTakeNoConnections) {
+  make(4);
+  on_loop([&] {
+    for (std::uint32_t nsid = 2; nsid <= 300; ++nsid) {
+      frontends::Disk gone = disk(1);
+      gone.info.nsid = nsid;
+      face_->attached(gone);
+      face_->detached(nsid);
+    }
+  });
+  ASSERT_TRUE(start({1}));
+  ASSERT_EQ(views().size(), 1u);
+  EXPECT_EQ(views()[0].connections, 4u);
+  EXPECT_EQ(kernel_.connects, 1);
+}
+
 TEST_F(KernelDevicesTest, WithoutNamespacesThereIsNothingToWaitFor) {
   make(2);
   ASSERT_TRUE(start({}));

@@ -83,8 +83,10 @@ void KernelDevices::start(std::function<void(Result<void>)> on_started) {
   NVMF_CHECK(!started_);
   started_ = true;
   on_started_ = std::move(on_started);
-  starting_ = devices_.size();
-  for (auto& [nsid, device] : devices_) make(device);
+  starting_ = attached_now();
+  for (auto& [nsid, device] : devices_) {
+    if (!device.detached) make(device);
+  }
   if (starting_ == 0) std::exchange(on_started_, nullptr)({});
 }
 
@@ -108,11 +110,17 @@ void KernelDevices::one_started(Result<void> how) {
   std::exchange(on_started_, nullptr)(std::move(how));
 }
 
+std::size_t KernelDevices::attached_now() const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(devices_, [](const auto& one) { return !one.second.detached; }));
+}
+
 void KernelDevices::make(Device& device) {
   device.state = State::making;
   device.given_up = false;
   const std::size_t room = kClientsMax - std::min<std::size_t>(kClientsMax, sessions_ + promised_);
-  const std::size_t fair = std::max<std::size_t>(kClientsMax / devices_.size(), 1);
+  const std::size_t fair =
+      std::max<std::size_t>(kClientsMax / std::max<std::size_t>(attached_now(), 1), 1);
   KernelOrder order = {.info = device.disk.info,
                        .backend = device.backend,
                        .index = device.wanted,

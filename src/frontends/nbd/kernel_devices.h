@@ -127,6 +127,7 @@ class KernelDevices final : public frontends::Frontend {
 
   void run(std::move_only_function<void()> job);
   void post(std::move_only_function<void()> task);
+  [[nodiscard]] std::size_t attached_now() const;
   void make(Device& device);
   void made(std::uint32_t nsid, Result<KernelDevice> result);
   void one_started(Result<void> how);
