@@ -111,7 +111,10 @@ void Controller::end(const Error& reason) {
   // disk lets go of the last I/O queue.
   async_requests_.clear();
   for (const auto& job : formats_) job->forget_command();
-  for (const auto& job : lookups_) job->forget_command();
+  for (const auto& job : lookups_) {
+    job->forget_command();
+    job->abandon();
+  }
   owner_.log(fmt::format("End of {}: {}", describe(), reason.message));
   for (const auto& [qid, session] : io_) session->end(reason);
   if (admin_ != nullptr && !admin_lost_) admin_->end(reason);
@@ -200,6 +203,7 @@ void Controller::stop() {
   stopping_ = true;
   grace_.cancel();
   for (const auto& [qid, session] : io_) session->io()->quiesce();
+  for (const auto& job : lookups_) job->abandon();
   continue_stop();
 }
 

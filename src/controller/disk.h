@@ -93,6 +93,8 @@ class Disk {
   /// soon as can be, never inside this call; one that was not begun may end as ECANCELED. Others
   /// simply go on.
   virtual void abandon(DiskOp& /*op*/, Abandoned /*why*/) {}
+  /// The same for a question: it ends as ECANCELED.
+  virtual void abandon_extents(DiskExtents& /*query*/) {}
   /// Takes back an operation that it holds back: that ends as ECANCELED inside this call, which
   /// returns true. False: it goes on.
   virtual bool take_back(DiskOp& /*op*/) { return false; }

@@ -33,6 +33,7 @@ class FaultyDisk final : public Disk {
   void submit(DiskOp& op) override;
   void extents(DiskExtents& query) override { inner_->extents(query); }
   void abandon(DiskOp& op, Abandoned why) override;
+  void abandon_extents(DiskExtents& query) override { inner_->abandon_extents(query); }
   bool take_back(DiskOp& op) override;
   void power_loss() override;
   Result<void> resize(std::uint64_t size_bytes) override { return inner_->resize(size_bytes); }

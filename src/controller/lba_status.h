@@ -38,6 +38,8 @@ class LbaStatusJob : private DiskExtents {
   /// nullptr if nobody waits for the answer any more.
   [[nodiscard]] transport::ControllerCommand* command() const { return command_; }
   void forget_command() { command_ = nullptr; }
+  /// Its disk is to let go of it, with whatever it has found out; step() may follow, never inside.
+  void abandon() { ns_.disk->abandon_extents(*this); }
 
  private:
   static void on_complete(DiskExtents& query);

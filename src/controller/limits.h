@@ -86,6 +86,9 @@ inline constexpr std::size_t kNbdLinks = 4;
 inline constexpr std::size_t kNbdInFlightPerLink = 64;
 /// An NBD server is connected to, and has described its export, by then.
 inline constexpr std::chrono::seconds kNbdConnectTimeout{10};
+/// What it may say until then: greeting, export and one context are some hundred bytes. libnbd
+/// keeps every context that it is told of.
+inline constexpr std::uint64_t kNbdHandshakeBytesMax = 256 * 1024;
 /// A request without an answer for this long ends the connection: timeout= changes it.
 inline constexpr std::chrono::seconds kNbdRequestTimeout{10};
 inline constexpr std::chrono::seconds kNbdRequestTimeoutMax{3600};
@@ -93,6 +96,9 @@ inline constexpr std::chrono::seconds kNbdRequestTimeoutMax{3600};
 inline constexpr int kNbdFlushTimeouts = 3;
 /// A namespace whose server is gone is Not Ready after this long; until then its commands wait.
 inline constexpr std::chrono::seconds kNbdPatience{20};
+/// A request that was sent so often, and each time the connection ended instead of an answer, ends
+/// in the same way, although others are answered: it may be what ends them.
+inline constexpr std::uint32_t kNbdSendsMax = 5;
 /// From then on a command waits this long for the same answer: hosts that repeat it at once do not
 /// spin, and Linux's has not used up its five repetitions in a millisecond.
 inline constexpr std::chrono::seconds kNbdNotReadyPace{1};

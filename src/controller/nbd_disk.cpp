@@ -184,6 +184,7 @@ void NbdDisk::nbd_lost(NbdLink& link, std::vector<NbdRequest*> unanswered, const
   for (NbdRequest* request : unanswered) {
     Job& job = static_cast<Job&>(*request);
     job.lost_at = now;
+    ++job.losses;
     if (changes(*job.op) && !job.flushing) {
       job.state = State::held;
       job.safe_at = now + (by_server ? kNbdQuiesceClosed : kNbdQuiesceSilent);
@@ -239,6 +240,7 @@ void NbdDisk::extents(DiskExtents& query) {
   DiskOp op;
   Job& job = take_job(op);
   job.query = &query;
+  query.owner = &job;
   job.as_read = {.kind = DiskOp::Kind::read,
                  .offset_bytes = query.offset_bytes,
                  .length_bytes = std::min(query.length_bytes, kNbdExtentsBytesMax)};
@@ -298,6 +300,7 @@ NbdDisk::Job& NbdDisk::take_job(DiskOp& op) {
   job.flushing = false;
   job.abandoned = false;
   job.done_bytes = 0;
+  job.losses = 0;
   job.since = loop_.now();
   job.lost_at.reset();
   op.owner = &job;
@@ -400,6 +403,7 @@ int NbdDisk::verdict(const Job& job) const {
   if (down_since_ && now >= *down_since_ + kNbdPatience && now >= job.since + kNbdNotReadyPace) {
     return EAGAIN;
   }
+  if (job.losses >= kNbdSendsMax) return EAGAIN;
   const bool silence = job.lost_at && last_answer_ < *job.lost_at;
   return silence && now >= job.since + kNbdPatience ? EAGAIN : 0;
 }
@@ -423,6 +427,7 @@ void NbdDisk::nbd_completed(NbdRequest& request) {
       ++writes_;
     }
     job.done_bytes += job.length_bytes;
+    job.losses = 0;
     const bool more = !job.flushing && job.op->kind != DiskOp::Kind::flush &&
                       (job.done_bytes < job.op->length_bytes || needs_flush(job));
     if (more) {
@@ -453,6 +458,7 @@ void NbdDisk::finish(Job& job, int error) {
     return op.complete(op);
   }
   query->error = error;
+  query->owner = nullptr;
   if (error == 0) answer(*query, job.runs);
   free_.push_back(&job);
   query->complete(*query);
@@ -462,6 +468,13 @@ void NbdDisk::abandon(DiskOp& op, Abandoned /*why*/) {
   auto* const job = static_cast<Job*>(op.owner);
   if (job == nullptr || job->op != &op) return;
   job->abandoned = true;  // one that is being executed ends as it will
+  if (job->state != State::sent) tick_.arm(loop_.now());
+}
+
+void NbdDisk::abandon_extents(DiskExtents& query) {
+  auto* const job = static_cast<Job*>(query.owner);
+  if (job == nullptr || job->query != &query) return;
+  job->abandoned = true;
   if (job->state != State::sent) tick_.arm(loop_.now());
 }
 

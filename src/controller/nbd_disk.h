@@ -23,7 +23,9 @@
 //   server's own storage, as CQT is. The same holds for ending it with any other status.
 // - After kNbdPatience without any connection, whatever waits ends as EAGAIN, Namespace Not Ready
 //   without Do Not Retry, and so does what comes, each after kNbdNotReadyPace, until a server is
-//   back. So does what has waited as long for a server that lets us connect and answers nothing.
+//   back. So does what has waited as long for a server that lets us connect and answers nothing,
+//   and, at once, what has been sent kNbdSendsMax times and only ever ended the connection: it
+//   would end it for all others again and again.
 // A server that is back must have an export that is not smaller, with the same right to write and
 // blocks that are not larger; otherwise it counts as not there, and the log says why.
 //
@@ -80,6 +82,7 @@ class NbdDisk final : public Disk, private NbdLinkUser {
   void submit(DiskOp& op) override;
   void extents(DiskExtents& query) override;
   void abandon(DiskOp& op, Abandoned why) override;
+  void abandon_extents(DiskExtents& query) override;
   bool take_back(DiskOp& op) override;
   /// At most what the export had when the server was last connected to: NBD does not say that an
   /// export has grown, before the next connection.
@@ -95,6 +98,7 @@ class NbdDisk final : public Disk, private NbdLinkUser {
     State state = State::waiting;
     bool flushing = false;             // the flush that makes a write durable
     bool abandoned = false;            // ends instead of being sent again
+    std::uint32_t losses = 0;          // connections that ended instead of an answer
     std::uint64_t done_bytes = 0;      // pieces that are through
     std::uint64_t flush_mark = 0;      // writes_ when its flush was sent
     Instant since{};                   // submitted

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <libnbd.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -107,6 +108,12 @@ unsigned ready_for(int fd, unsigned directions) {
   if ((one.revents & POLLIN) != 0 || broken) ready |= LIBNBD_AIO_DIRECTION_READ;
   if ((one.revents & POLLOUT) != 0 || broken) ready |= LIBNBD_AIO_DIRECTION_WRITE;
   return ready & directions;
+}
+
+/// What has come and was not read yet.
+std::uint64_t waiting_bytes(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? static_cast<std::uint64_t>(bytes) : 0;
 }
 
 /// Errors of connections whose other end has not been heard of.
@@ -220,6 +227,7 @@ void NbdLink::connect_next() {
 }
 
 bool NbdLink::start_connecting() {
+  handshake_bytes_ = 0;
   const std::string address = std::move(addresses_.back());
   addresses_.pop_back();
   handle_ = nbd_create();
@@ -266,6 +274,15 @@ void NbdLink::become_ready() {
 void NbdLink::on_event() {
   const int fd = nbd_aio_get_fd(handle_);
   const unsigned ready = fd < 0 ? 0 : ready_for(fd, nbd_aio_get_direction(handle_));
+  if (state_ == State::connecting && (ready & LIBNBD_AIO_DIRECTION_READ) != 0) {
+    handshake_bytes_ += waiting_bytes(fd);
+    if (handshake_bytes_ > kNbdHandshakeBytesMax) {
+      return lose({fmt::format("it sent more than {} bytes, and has not described its export yet",
+                               kNbdHandshakeBytesMax),
+                   EPROTO},
+                  false);
+    }
+  }
   // One of both: the other may not be wanted after the first.
   int done = 0;
   if ((ready & LIBNBD_AIO_DIRECTION_READ) != 0) {

@@ -149,6 +149,7 @@ class NbdLink {
   std::unique_ptr<transport::FdWatch> watch_;
   int watched_fd_ = -1;
   unsigned watched_ = 0;                // LIBNBD_AIO_DIRECTION_*
+  std::uint64_t handshake_bytes_ = 0;   // received since it connects
   std::vector<std::string> addresses_;  // still to be tried, the next one last
   std::vector<NbdRequest*> in_flight_;
   std::vector<NbdRequest*> ended_;  // completed, and not yet told

@@ -16,6 +16,8 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -63,6 +65,12 @@ class Server {
     ::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED);
   }
   void go_on() const { ::kill(pid_, SIGCONT); }
+  /// It has ended by itself; then it can be started again.
+  [[nodiscard]] bool ended() {
+    if (::waitpid(pid_, nullptr, WNOHANG) != pid_) return false;
+    std::filesystem::remove(socket());
+    return true;
+  }
   [[nodiscard]] std::string uri() const { return "nbd+unix:///?socket=" + socket(); }
 
  private:
@@ -79,6 +87,57 @@ class Server {
   std::vector<std::string> arguments_;
   std::string folder_;
   pid_t pid_ = -1;
+};
+
+/// Answers the first option with contexts, which libnbd keeps, until the client leaves.
+class FloodingServer {
+ public:
+  FloodingServer() {
+    std::string name = std::filesystem::temp_directory_path() / "nvmf-nbd-XXXXXX";
+    folder_ = ::mkdtemp(name.data());
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    (folder_ + "/socket").copy(at.sun_path, sizeof at.sun_path - 1);
+    listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(::bind(listener_, reinterpret_cast<const sockaddr*>(&at), sizeof at), 0);
+    EXPECT_EQ(::listen(listener_, 1), 0);
+    thread_ = std::jthread([this] { serve(); });
+  }
+  ~FloodingServer() {
+    thread_.join();
+    ::close(listener_);
+    std::filesystem::remove_all(folder_);
+  }
+  [[nodiscard]] std::string uri() const { return "nbd+unix:///?socket=" + folder_ + "/socket"; }
+
+ private:
+  /// More than any server sends, less than would harm the machine.
+  static constexpr std::size_t kFloodBytes = 64 << 20;
+  static constexpr std::string_view kContext{
+      "\0\3\xe8\x89\x04\x55\x65\xa9\0\0\0\x0a\0\0\0\4\0\0\0\7\0\0\0\1x:a", 27};
+
+  void serve() const {
+    using namespace std::string_view_literals;
+    const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+    std::array<char, 512> asked{};
+    const auto say = [fd](std::string_view what) {
+      return ::send(fd, what.data(), what.size(), MSG_NOSIGNAL) > 0;
+    };
+    say("NBDMAGICIHAVEOPT\0\3"sv);
+    // Its flags, and STRUCTURED_REPLY, which has no data.
+    (void)::recv(fd, asked.data(), 4 + 16, MSG_WAITALL);
+    say("\0\3\xe8\x89\x04\x55\x65\xa9\0\0\0\x08\0\0\0\1\0\0\0\0"sv);
+    (void)::recv(fd, asked.data(), asked.size(), 0);
+    std::string many;
+    while (many.size() < 65536) many += kContext;
+    for (std::size_t sent = 0; sent < kFloodBytes && say(many); sent += many.size()) {
+    }
+    (void)::recv(fd, asked.data(), asked.size(), 0);  // until the client has gone
+    ::close(fd);
+  }
+  std::string folder_;
+  int listener_ = -1;
+  std::jthread thread_;
 };
 
 class NbdDiskTest : public testing::Test {
@@ -259,6 +318,55 @@ TEST_F(NbdDiskTest, AWriteWithoutAnAnswerWaitsForTheFirstCopy) {
   until([&] { return op.done; });
   EXPECT_EQ(op.error, 0);
   EXPECT_GE(loop->now() - since, std::chrono::milliseconds(200) + kNbdQuiesceClosed);
+}
+
+TEST_F(NbdDiskTest, AQuestionThatWaitsForAServerIsAbandoned) {
+  Server server({"memory", "1M"});
+  open(server);
+  server.stop();
+  std::array<DiskExtent, 4> found;
+  Query query;
+  query.length_bytes = 1 << 20;
+  query.found = found;
+  query.complete = [](DiskExtents& ended) { static_cast<Query&>(ended).done = true; };
+  disk->extents(query);
+  const Instant since = loop->now();
+  until([&] { return loop->now() - since > std::chrono::milliseconds(300); });
+  ASSERT_FALSE(query.done);
+  disk->abandon_extents(query);
+  EXPECT_FALSE(query.done) << "never inside";
+  until([&] { return query.done || loop->now() - since > std::chrono::seconds(5); });
+  EXPECT_TRUE(query.done);
+  EXPECT_EQ(query.error, ECANCELED);
+  if (!query.done) until([&] { return query.done; });
+}
+
+TEST_F(NbdDiskTest, WhatOnlyEverEndsTheConnectionIsNotSentAgainWithoutEnd) {
+  Server server({"eval", "get_size=echo 1M", "pread=kill -KILL $PPID; sleep 1"});
+  open(server);
+  Op op;
+  prepare(op, DiskOp::Kind::read, 0, kBlock);
+  disk->submit(op);
+  const Instant since = loop->now();
+  for (std::uint32_t sent = 0; sent < kNbdSendsMax && !op.done; ++sent) {
+    until([&] { return op.done || server.ended(); });
+    server.start();
+  }
+  until([&] { return op.done; });
+  EXPECT_EQ(op.error, EAGAIN);
+  EXPECT_LT(loop->now() - since, kNbdPatience - std::chrono::seconds(5));
+}
+
+TEST_F(NbdDiskTest, AServerThatNeverEndsItsHandshakeIsLeft) {
+  const FloodingServer server;
+  NbdOpener opener(*loop, nullptr);
+  std::string why;
+  opener.open({NamespaceConfig::parse("nbd:" + server.uri()).value()}, [&](auto outcome) {
+    why = outcome ? "opened" : outcome.error().message;
+    loop->stop();
+  });
+  loop->run();
+  EXPECT_NE(why.find("it sent more than"), std::string::npos) << why;
 }
 
 TEST_F(NbdDiskTest, OpensNothingWithoutAServerAndGivesUpWhatItOpens) {
