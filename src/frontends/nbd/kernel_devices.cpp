@@ -329,9 +329,11 @@ void KernelDevices::leave(Device& device, bool even_if_held) {
 
 /// On the worker.
 void KernelDevices::disconnect(Leaving& one) {
-  const auto look = [&] { return options_.system.sysfs.holders(one.index, kHoldersLimit); };
+  const auto look = [&](std::chrono::milliseconds limit) {
+    return options_.system.sysfs.holders(one.index, limit);
+  };
   if (!one.even_if_held) {
-    if (const auto holders = look(); !holders.empty()) {
+    if (const auto holders = look(kHoldersLimit); !holders.empty()) {
       one.sentence = fmt::format("{}: {} has gone, and it sees errors until that is back",
                                  holding(one.index, holders), one.name);
       return;
@@ -342,11 +344,17 @@ void KernelDevices::disconnect(Leaving& one) {
     return;
   }
   one.disconnected = true;
-  // Whoever had it open still has: nothing waits for our finding out who.
-  if (const auto holders = look(); !holders.empty()) {
+  // Whoever had it open still has. At an end, other devices wait to be disconnected, and there is
+  // not much time for all of them.
+  if (holders_left_ <= holders_left_.zero()) return;
+  const auto began = std::chrono::steady_clock::now();
+  if (const auto holders = look(holders_left_); !holders.empty()) {
     one.sentence = fmt::format("{}: it was disconnected all the same, and they see errors",
                                holding(one.index, holders));
   }
+  if (!one.even_if_held) return;
+  holders_left_ -=
+      std::chrono::ceil<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
 }
 
 void KernelDevices::left(const Leaving& one) {

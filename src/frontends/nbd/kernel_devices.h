@@ -39,7 +39,7 @@ namespace nvmf::nbd {
 
 /// Connections of one device: each reactor's, and no more than serve any purpose.
 inline constexpr std::size_t kConnectionsPerDeviceMax = 16;
-/// How long is looked for those who have a device open.
+/// How long is looked for those who have a device open; at an end, for those of all devices.
 inline constexpr std::chrono::milliseconds kHoldersLimit{300};
 /// A connection that could not be replaced is tried again so often, with such pauses.
 inline constexpr unsigned kReplaceTries = 20;
@@ -162,7 +162,8 @@ class KernelDevices final : public frontends::Frontend {
   transport::Loop& loop_;
   BufferArena arena_;
   std::vector<std::unique_ptr<KernelLane>> lanes_;
-  KernelSetup setup_;  // the worker's
+  KernelSetup setup_;                                       // the worker's
+  std::chrono::milliseconds holders_left_ = kHoldersLimit;  // the worker's
   std::map<std::uint32_t, Device> devices_;
   std::optional<std::uint32_t> next_index_;
   std::function<void(Result<void>)> on_started_;
