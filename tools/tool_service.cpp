@@ -2,10 +2,15 @@
 
 #include <fmt/format.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 namespace nvmf::tools {
 
@@ -19,6 +24,25 @@ std::string one_line(std::string sentence) {
   return sentence;
 }
 
+/// sd_notify waits for a manager that does not read. It may not read because it waits for a disk
+/// that is served here: then both would wait for ever. So what it has no room for is not said.
+void tell_now(const std::string& what) {
+  const char* const place = std::getenv("NOTIFY_SOCKET");
+  const std::string_view name = place == nullptr ? "" : place;
+  sockaddr_un at{};
+  at.sun_family = AF_UNIX;
+  if (name.size() < 2 || name.size() >= sizeof at.sun_path) return;
+  if (name.front() != '/' && name.front() != '@') return;
+  name.copy(at.sun_path, name.size());
+  if (name.front() == '@') at.sun_path[0] = '\0';
+  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return;
+  const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  (void)::sendto(fd, what.data(), what.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
+                 reinterpret_cast<const sockaddr*>(&at), bytes);
+  ::close(fd);
+}
+
 }  // namespace
 
 Service::Service(transport::Loop& loop)
@@ -30,7 +54,7 @@ Service::Service(transport::Loop& loop)
 }
 
 void Service::tell_alive() {
-  ::sd_notify(0, "WATCHDOG=1");
+  tell_now("WATCHDOG=1");
   watchdog_.arm(loop_.now() + period_);
 }
 
@@ -39,11 +63,11 @@ void Service::ready(const std::string& status) {
 }
 
 void Service::status(const std::string& line) {
-  ::sd_notify(0, ("STATUS=" + one_line(line)).c_str());
+  tell_now("STATUS=" + one_line(line));
 }
 
 void Service::stopping(const std::string& why) {
-  ::sd_notify(0, ("STOPPING=1\nSTATUS=" + one_line(why)).c_str());
+  tell_now("STOPPING=1\nSTATUS=" + one_line(why));
 }
 
 Result<std::vector<transport::Endpoint>> handed_sockets() {

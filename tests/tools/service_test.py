@@ -205,6 +205,17 @@ def told_to_the_manager(service):
         check(told.status == 1 and not manager.values("READY"), f"{told.status} {manager.heard}")
 
 
+def manager_that_does_not_read(service):
+    """It may wait for a disk that is served here: nothing waits for it."""
+    with Manager(service.space) as manager:
+        environment = dict(service.environment, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="400000")
+        service.config("vol", "reconnect-delay = 1")
+        with service.serve("--config", "vol", environment=environment):
+            time.sleep(4)  # its socket is full after ten messages
+        manager.listen(0.2)
+        check(manager.values("READY") == ["1"], f"{manager.heard}")
+
+
 def handed(service, sockets, *argv, lines=2):
     """nvmf-connect with descriptors from 3 on, as systemd starts it."""
     def place():
@@ -330,6 +341,7 @@ def main():
                     ("names and values", names_and_values), ("overridden", overridden),
                     ("places of files", places_of_files), ("mistakes", mistakes),
                     ("told to the manager", told_to_the_manager),
+                    ("a manager that does not read", manager_that_does_not_read),
                     ("socket activation", socket_activation),
                     ("activated by systemd", activated_by_systemd),
                     ("units", units, options.units)):
