@@ -369,6 +369,16 @@ TEST_F(NbdDiskTest, AServerThatNeverEndsItsHandshakeIsLeft) {
   EXPECT_NE(why.find("it sent more than"), std::string::npos) << why;
 }
 
+TEST_F(NbdDiskTest, WhatAServerRefusesBecauseItEndsIsAskedAgain) {
+  Server server({"eval", "get_size=echo 1M", "pread=head -c $3 /dev/zero",
+                 "pwrite=cat >/dev/null; [ -e $tmpdir/ended ] || "
+                 "{ touch $tmpdir/ended; echo ESHUTDOWN ending >&2; exit 1; }"});
+  open(server);
+  const Instant since = loop->now();
+  EXPECT_EQ(run(DiskOp::Kind::write, 0, kBlock), 0);
+  EXPECT_GE(loop->now() - since, kNbdQuiesceClosed) << "asked again at once, it would spin";
+}
+
 TEST_F(NbdDiskTest, OpensNothingWithoutAServerAndGivesUpWhatItOpens) {
   NbdOpener opener(*loop, nullptr);
   const auto none = NamespaceConfig::parse("nbd+unix:///?socket=/nonexistent/nvmf").value();
