@@ -24,7 +24,8 @@ constexpr const char* kProgram = "nvmf-connect";
 /// What fits in a sockaddr_un, with its NUL.
 constexpr std::size_t kSocketPathBytesMax = sizeof(sockaddr_un::sun_path) - 1;
 constexpr const char* kDescription =
-    "Connects to an NVMe/TCP subsystem and serves its namespaces over NBD.\n"
+    "Connects to an NVMe/TCP subsystem and serves its namespaces: over NBD, as files (--fuse), or\n"
+    "as block devices of the kernel (--nbd-device).\n"
     "Goes to the background when every export is ready and prints a line for each namespace:\n"
     "  nvmf0n1 nbd+unix:///nvmf0n1?socket=/run/nvmf/nvmf0.nbd.sock\n";
 constexpr const char* kFooter =
@@ -93,8 +94,9 @@ void add_local_options(CLI::App& app, ConnectWords& words, ConnectOptions& optio
       ->type_name("FILE")
       ->check(not_empty);
   app.add_option("--run", options.run,
-                 "Serve while this shell command runs, with $uri set to the first namespace's NBD "
-                 "URI; exit with its status")
+                 "Serve while this shell command runs, with $uri, $mountpoint and $device set to "
+                 "the first namespace's NBD URI, the folder of --fuse and the device of "
+                 "--nbd-device, each where there is one; exit with its status")
       ->type_name("COMMAND")
       ->check(not_empty);
 }
@@ -194,6 +196,12 @@ Result<transport::Endpoint> parse_nbd_endpoint(const std::string& text) {
     return endpoint;
   }
   if (text.starts_with("tcp:")) {
+    // A port alone would be taken for an address.
+    if (text.find_first_not_of("0123456789", 4) == std::string::npos) {
+      return fail(fmt::format("\"{}\" has no address: give tcp:ADDR:PORT, say tcp:127.0.0.1:{}",
+                              text, text.size() > 4 ? text.substr(4) : "10809"),
+                  EINVAL);
+    }
     auto parsed = nvme::HostPort::parse(text.substr(4), 10809);
     if (!parsed) return std::unexpected(parsed.error());
     endpoint.host = parsed->host == "localhost" ? "127.0.0.1" : parsed->host;

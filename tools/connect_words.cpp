@@ -46,9 +46,9 @@ constexpr Refused kRefused[] = {
     {"-C,--dhchap-ctrl-secret", "SECRET", "There is no authentication yet", kNoAuthentication},
     {"--tls", nullptr, "There is no TLS yet", kNoTls},
     {"--tls_key", "KEY", "There is no TLS yet", kNoTls},
-    {"-O,--dump-config", nullptr, "There is no configuration file",
-     "is not possible: connections are not configured in a file here, so there is none to show. "
-     "`nvmf list -o json` shows how each connection was made"},
+    {"-O,--dump-config", nullptr, "No configuration file is written",
+     "is not possible: a configuration file is written by hand here, with the options of one "
+     "connection (man nvmf.conf). `nvmf list -o json` shows how each connection was made"},
 };
 
 void take_uri(const ConnectWords& words, ConnectOptions& options) {

@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "host/log.h"
 #include "nvme/address.h"
+#include "nvme/status.h"
 #include "nvme/text.h"
 #include "stats_format.h"
 #include "tool_passthrough.h"
@@ -210,6 +211,10 @@ json Connection::namespace_status(const host::Namespace& ns,
   one["stopped"] = nvme::printable(health->stopped);
   one["acceptable"] = health->acceptable;
   one["waiting"] = health->waiting;
+  one["refused"] = health->refused;
+  if (health->refused != 0) {
+    one["refusal"] = nvme::describe(health->refusal, nvme::StatusContext::nvm);
+  }
   one["unflushed"] = health->unflushed;
   one["fence_count"] = health->fences.size();
   json& fences = one["fences"] = json::array();

@@ -95,7 +95,7 @@ void take_inheritance(const control::Inheritance& inherited, host::ConnectParams
   };
   for (const std::string& sentence : inherited.complaints) say(sentence);
   if (inherited.hold == Duration::zero()) return;
-  say(about_hold(inherited, params));
+  if (!params.read_only) say(about_hold(inherited, params));
   if (params.fence) {
     params.hold_writes = inherited.hold;
   } else {

@@ -108,9 +108,11 @@ std::vector<Row> to_rows(const std::vector<json>& all) {
     }
     for (const json& ns : c["namespaces"]) {
       if (has_gone(ns)) continue;  // a sentence below the table says so
-      rows.push_back(
-          {text_of(ns, "name"), text_of(ns, "nsid"), human_size(number_of(ns, "size_bytes")),
-           fmt::format("{} B", number_of(ns, "block_bytes")), state, address, subsystem, ""});
+      const bool stopped = state == "live" && !text_of(ns, "stopped").empty();
+      rows.push_back({text_of(ns, "name"), text_of(ns, "nsid"),
+                      human_size(number_of(ns, "size_bytes")),
+                      fmt::format("{} B", number_of(ns, "block_bytes")),
+                      stopped ? "stopped" : state, address, subsystem, ""});
       std::string* place = &rows.back().back();
       for (const std::string& text : places(ns)) {
         if (place == nullptr) place = &rows.emplace_back().back();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "host/retry_rules.h"
 #include "nvme/text.h"
 #include "tool_timers.h"
 
@@ -111,7 +112,16 @@ void add_namespace(const json& ns, bool all_held, std::vector<std::string>& all)
     if (std::string fences = about_fences(name, ns); !fences.empty()) all.push_back(fences);
   }
   if (const std::uint64_t n = number_of(ns, "waiting"); n != 0) {
-    all.push_back(fmt::format("{}: {}", name, plural(n, "request waits", "requests wait")));
+    std::string text = fmt::format("{}: {}", name, plural(n, "request waits", "requests wait"));
+    if (const std::uint64_t refused = number_of(ns, "refused"); refused != 0) {
+      text += fmt::format(
+          "; the controller refused {}, the latest with {}, and {} tried again for "
+          "{} at most",
+          refused == n ? std::string(n == 1 ? "it" : "them") : fmt::format("{} of them", refused),
+          text_of(ns, "refusal"), refused == 1 ? "it is" : "they are",
+          show_duration(host::kRetryTimeMax));
+    }
+    all.push_back(std::move(text));
   }
   if (const std::uint64_t n = number_of(ns, "unflushed"); n != 0) {
     all.push_back(
@@ -153,7 +163,11 @@ std::string text_of(const json& object, const char* key) {
 
 std::uint64_t number_of(const json& object, const char* key) {
   const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+  // Whoever made it may have put a signed number in.
+  if (found == object.end() || !found->is_number_integer()) return 0;
+  return !found->is_number_unsigned() && found->get<std::int64_t>() < 0
+             ? 0
+             : found->get<std::uint64_t>();
 }
 
 std::optional<Duration> duration_of(const json& object, const char* key) {

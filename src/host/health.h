@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "host/policy.h"
+#include "nvme/status.h"
 
 namespace nvmf::host {
 
@@ -54,6 +55,8 @@ struct NamespaceHealth {
   bool acceptable = false;
   std::vector<FenceInfo> fences;
   std::uint64_t waiting = 0;    // requests that wait for a queue, a fence, or another try
+  std::uint64_t refused = 0;    // of these, those that the controller has refused before
+  nvme::Status refusal;         // the latest of theirs
   std::uint64_t unflushed = 0;  // writes answered since the last good flush
 };
 

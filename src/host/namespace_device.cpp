@@ -359,6 +359,7 @@ PartOutcome NamespaceDevice::outcome(const IoCommand& command) {
   if (command.answered_late && stop_error() == 0) return {.again = true};
   const std::int64_t now_ns = group_.loop().now().time_since_epoch().count();
   if (r.tries == 0) r.refused_since_ns = now_ns;
+  refusal_ = command.cqe.status;
   const RetryDecision retry = decide_retry(
       command.cqe.status, r.tries, Duration(now_ns - r.refused_since_ns), group_.retry_delays());
   std::uint64_t suppressed = 0;

@@ -230,6 +230,7 @@ class NamespaceDevice final : public BlockDevice, private HoldUser {
   std::uint32_t in_flight_ = 0;
   transport::Timer lift_timer_;
   transport::Timer retry_timer_;
+  nvme::Status refusal_;  // the latest
   transport::Timer patience_timer_;
 };
 

@@ -322,7 +322,12 @@ void NamespaceDevice::describe(NamespaceHealth& health) const {
     }
     health.fences.push_back(f);
   }
-  for_each_waiting([&](const BlockRequest&) { ++health.waiting; });
+  for_each_waiting([&](const BlockRequest& r) {
+    ++health.waiting;
+    if (r.tries == 0) return;
+    ++health.refused;
+    health.refusal = refusal_;
+  });
   for (const BlockRequest* r = first_; r != nullptr; r = r->next) ++health.waiting;
 }
 

@@ -27,6 +27,8 @@ TEST(Rules, AreThoseOfABlockDevice) {
                 .length_bytes,
             50u);
   EXPECT_EQ(zeroes_for(FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE, 100, 0, 1).error, EOPNOTSUPP);
+  EXPECT_EQ(zeroes_for(FALLOC_FL_ZERO_RANGE, 100, 50, 51).error, ENOSPC);
+  EXPECT_EQ(zeroes_for(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 100, 50, 51).length_bytes, 50u);
   EXPECT_EQ(seek_in(SEEK_SET, 100, 0).error, EINVAL);
 }
 

@@ -301,6 +301,8 @@ def texts(words):
 
         check(re.search(r"^state +: live$", text("state"), re.M)
               and f"nvmf0n1 {SIZE} bytes" in text("state"), text("state"))
+        pid = int(re.search(r"^process +: (\d+)$", text("state"), re.M)[1])
+        check(pid in s.space.processes(), f"{pid} is not its process")
         check(text("identify") == s.run("nvmf", "id-ctrl", "nvmf0").must_succeed().out,
               text("identify"))
         check("requests" in text("stats") and "nvmf0" in text("stats"), text("stats"))

@@ -115,6 +115,8 @@ def another_disk_waits_to_be_accepted(new):
         cases.wait_until(lambda: "nvmf accept nvmf0n2" in place.run("nvmf", "list").out, PATIENCE,
                          "the question")
         check(not place.has_export("nvmf0n2"), "another disk was offered under the same name")
+        rows = place.run("nvmf", "list").out.splitlines()[2:4]
+        check(" live " in rows[0] and " stopped " in rows[1], f"{rows}")
         place.run("nvmf", "accept", "nvmf0n2").must_succeed()
         place.wait_for(2, (True, 2 << 20, 1))
         check(place.has_export("nvmf0n2"), "it is not offered")
@@ -145,6 +147,20 @@ def one_is_protected(new):
         cases.wait_until(lambda: place.events("namespace_writable") == [[1]], PATIENCE, "an event")
         old.write(0, bytes(4096))
         check(place.run("nbdinfo", "--is", "read-only", export).status != 0, "it is still protected")
+
+
+def one_is_not_ready(new):
+    """What the controller refuses for a while is tried again, and the list says why it waits."""
+    with new() as place, place.client("") as client:
+        place.ctl("fail", "0x82", "--opcode", "read")
+        handle = client.ask_read(0, 4096)
+        text = cases.wait_until(
+            lambda: next((line for line in place.run("nvmf", "list").out.splitlines()
+                          if "refused" in line), None), PATIENCE, "the reason")
+        check("1 request waits; the controller refused it, the latest with " in text
+              and "Namespace Not Ready" in text, text)
+        place.ctl("clear")
+        check(client.take_reply_to(handle, PATIENCE).error == 0, "it was not tried again")
 
 
 def what_came_while_the_target_was_away(new):
@@ -189,7 +205,7 @@ def many_times(new):
 
 
 ALL = (one_is_added, one_is_removed_and_comes_back, another_disk_waits_to_be_accepted, one_grows,
-       one_is_protected, what_came_while_the_target_was_away, only_what_was_asked_for, many_times)
+       one_is_protected, one_is_not_ready, what_came_while_the_target_was_away, only_what_was_asked_for, many_times)
 
 
 def main():

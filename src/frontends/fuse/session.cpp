@@ -134,10 +134,16 @@ Result<void> Session::mount(const MountOptions& options, Served& served) {
   const bool mounted = ::fuse_session_mount(session_, at.c_str()) == 0;
   const std::string words_of_helper = helper.end();
   if (!mounted) {
+    // It is setuid root: who may gain no rights by that (in a container, under a service manager's
+    // NoNewPrivileges) gets none for it either.
+    const bool no_right = words_of_helper.find("Operation not permitted") != std::string::npos;
     return fail(
-        fmt::format("cannot mount on {}: {}", at,
+        fmt::format("cannot mount on {}: {}{}", at,
                     words_of_helper.empty() ? why("fusermount3 could not be started: install fuse3")
-                                            : words_of_helper),
+                                            : words_of_helper,
+                    no_right ? "; nothing that is started here may gain the right to mount: allow "
+                               "the container that, or serve with --nbd, which needs none"
+                             : ""),
         EACCES);
   }
   if (ours) {
