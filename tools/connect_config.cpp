@@ -1,5 +1,6 @@
 #include "connect_config.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,11 +10,11 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <sstream>
 
 #include "control/runtime_dir.h"
+#include "io/unique_fd.h"
 #include "nvme/text.h"
 
 namespace nvmf::tools {
@@ -63,11 +64,16 @@ Result<std::string> find_config(std::string_view file_or_name) {
 }
 
 Result<std::string> read_text(const std::string& path) {
+  const auto unreadable = [&path](std::string_view why, int code) {
+    return fail(fmt::format("The configuration file {} cannot be read: {}", path, why), code);
+  };
+  // What is looked at is what is read, whatever happens to its name; a FIFO keeps nobody waiting.
+  const io::UniqueFd file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   struct stat st{};
-  if (::stat(path.c_str(), &st) != 0 || !S_ISREG(st.st_mode)) {
-    return fail(fmt::format("The configuration file {} cannot be read: {}", path,
-                            S_ISDIR(st.st_mode) ? "it is a folder" : std::strerror(errno)),
-                errno == 0 ? EINVAL : errno);
+  if (!file.valid() || ::fstat(file.get(), &st) != 0)
+    return unreadable(std::strerror(errno), errno);
+  if (!S_ISREG(st.st_mode)) {
+    return unreadable(S_ISDIR(st.st_mode) ? "it is a folder" : "it is no regular file", EINVAL);
   }
   // It can name a command to run.
   if (::geteuid() == 0 && (st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)) {
@@ -76,15 +82,16 @@ Result<std::string> read_text(const std::string& path) {
                             path),
                 EPERM);
   }
-  std::ifstream in(path, std::ios::binary);
   std::string text(kConfigBytesMax + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(in.gcount()));
-  if (in.bad() || (!in.eof() && in.fail())) {
-    return fail(
-        fmt::format("The configuration file {} cannot be read: {}", path, std::strerror(errno)),
-        EIO);
+  std::size_t bytes = 0;
+  while (bytes < text.size()) {
+    const ssize_t n = ::read(file.get(), text.data() + bytes, text.size() - bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return unreadable(std::strerror(errno), errno);
+    if (n == 0) break;
+    bytes += static_cast<std::size_t>(n);
   }
+  text.resize(bytes);
   if (text.size() > kConfigBytesMax) {
     return fail(fmt::format("The configuration file {} is longer than {} KiB: it is another file",
                             path, kConfigBytesMax / 1024),

@@ -168,6 +168,7 @@ def mistakes(service):
     with open(service.config("long"), "ab") as out:
         out.write(b"# \n" * 30000)
     check("longer than" in (said := service.refused("--config", "long")), said)
+    check("no regular file" in (said := service.refused("--config", "/dev/zero")), said)
     if os.geteuid() == 0:
         os.chmod(service.config("open"), 0o666)
         check("others than root" in (said := service.refused("--config", "open")), said)
