@@ -359,6 +359,25 @@ TEST_F(Namespaces, CopiesAreKeptForNewOnesToo) {
   EXPECT_EQ(target.namespaces[7].bytes, wanted);
 }
 
+TEST_F(Namespaces, CopiesAreWrittenAgainAfterItHadGoneAndCome) {
+  params.unflushed = host::Unflushed::replay;
+  target.id.vwc = nvme::kVwcPresent;
+  go(2);
+  const auto kept = target.namespaces[1];
+  target.namespaces.erase(1);
+  say_changed({1});
+  target.namespaces[1] = kept;
+  say_changed({1});
+  target.intercept = {};
+  EXPECT_EQ(io(BlockOp::write, 1, 3, 1), 0);
+  const std::vector<std::byte> wanted = target.namespaces[1].bytes;
+  kill_target();
+  std::ranges::fill(target.namespaces[1].bytes, std::byte{0});
+  ASSERT_TRUE(wait_for([&] { return watcher.again == 1; }));
+  EXPECT_EQ(io(BlockOp::read, 1), 0);
+  EXPECT_EQ(target.namespaces[1].bytes, wanted);
+}
+
 // A controller that has a new identifier for every notice makes us keep so many, and no more.
 TEST_F(Namespaces, RotatingIdentifiersIsBounded) {
   go();
