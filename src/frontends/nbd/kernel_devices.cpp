@@ -118,6 +118,7 @@ std::size_t KernelDevices::attached_now() const {
 void KernelDevices::make(Device& device) {
   device.state = State::making;
   device.given_up = false;
+  device.wants_room = false;
   const std::size_t room = kClientsMax - std::min<std::size_t>(kClientsMax, sessions_ + promised_);
   const std::size_t fair =
       std::max<std::size_t>(kClientsMax / std::max<std::size_t>(attached_now(), 1), 1);
@@ -135,6 +136,15 @@ void KernelDevices::make(Device& device) {
   });
 }
 
+/// Those that there was no room for, by rising NSID.
+void KernelDevices::make_waiting() {
+  if (!started_ || stopping_) return;
+  for (auto& [nsid, device] : devices_) {
+    if (sessions_ + promised_ >= kClientsMax) return;
+    if (device.wants_room && !device.detached && device.state == State::idle) make(device);
+  }
+}
+
 void KernelDevices::made(std::uint32_t nsid, Result<KernelDevice> result) {
   Device& device = devices_.at(nsid);
   promised_ -= std::exchange(device.promised, 0);
@@ -144,6 +154,7 @@ void KernelDevices::made(std::uint32_t nsid, Result<KernelDevice> result) {
                                 result.error().message),
                     result.error().code};
     if (starting_ == 0) tell(true, why.message);
+    device.wants_room = why.code == EUSERS;
     return one_started(std::unexpected(why));
   }
   device.state = State::serving;
@@ -227,6 +238,7 @@ void KernelDevices::gone(const KernelLane::Gone& how) {
   Device& device = devices_.at(how.nsid);
   NVMF_CHECK(sessions_ > 0);
   --sessions_;
+  make_waiting();
   if (how.dismissed) tell(true, how.reason.message);
   if (how.life != device.life) return;
   NVMF_CHECK(device.connections > 0);

@@ -120,6 +120,7 @@ class KernelDevices final : public frontends::Frontend {
     std::size_t connections = 0;  // alive
     std::size_t missing = 0;      // to be replaced
     std::size_t promised = 0;     // while it is made
+    bool wants_room = false;      // it could not be made for want of connections
     bool replacing = false;       // the worker is at it
     unsigned tries = 0;
     std::unique_ptr<transport::Timer> pause;
@@ -129,6 +130,7 @@ class KernelDevices final : public frontends::Frontend {
   void post(std::move_only_function<void()> task);
   [[nodiscard]] std::size_t attached_now() const;
   void make(Device& device);
+  void make_waiting();
   void made(std::uint32_t nsid, Result<KernelDevice> result);
   void one_started(Result<void> how);
   void serve(Device& device, io::UniqueFd connection);
