@@ -33,9 +33,10 @@ REFUSED = ("list-ns {c} --all", "ns-descs {c} -n 77", "get-feature {c} -f 0x7f",
 # controller and nothing sets that of ours, and it moves.
 FEATURES = ("1", "2", "4", "5 -n 1", "6", "7", "0xa", "0xb", "0xf", "0x16")
 # Of these only what is named is compared, not the value: each host asks for the events that it acts
-# on; and with a URI, nobody has asked for queues, and keep-alives are as often as nvmf likes.
+# on; and with a URI, nobody has asked for queues or for command retry delays, and keep-alives are as
+# often as nvmf likes.
 OWN_VALUES = ("0xb",)
-OWN_VALUES_WITH_URI = ("7", "0xb", "0xf")
+OWN_VALUES_WITH_URI = ("7", "0xb", "0xf", "0x16")
 # What the SMART log counts goes up meanwhile: ours is between two of theirs.
 COUNTERS = ("data_units_read", "data_units_written", "host_read_commands", "host_write_commands",
             "controller_busy_time", "power_on_hours")
