@@ -111,8 +111,11 @@ class FloodingServer {
   [[nodiscard]] std::string uri() const { return "nbd+unix:///?socket=" + folder_ + "/socket"; }
 
  private:
-  /// More than any server sends, less than would harm the machine.
-  static constexpr std::size_t kFloodBytes = 64 << 20;
+  /// More than any server sends, in pieces with a pause after each: libnbd reads as long as there
+  /// is something, and nobody can look in between.
+  static constexpr std::size_t kFloodBytes = 8 << 20;
+  static constexpr std::size_t kPieceBytes = 32 << 10;
+  static constexpr useconds_t kPause_us = 50'000;
   static constexpr std::string_view kContext{
       "\0\3\xe8\x89\x04\x55\x65\xa9\0\0\0\x0a\0\0\0\4\0\0\0\7\0\0\0\1x:a", 27};
 
@@ -129,10 +132,12 @@ class FloodingServer {
     say("\0\3\xe8\x89\x04\x55\x65\xa9\0\0\0\x08\0\0\0\1\0\0\0\0"sv);
     (void)::recv(fd, asked.data(), asked.size(), 0);
     std::string many;
-    while (many.size() < 65536) many += kContext;
+    while (many.size() < kPieceBytes) many += kContext;
     for (std::size_t sent = 0; sent < kFloodBytes && say(many); sent += many.size()) {
+      ::usleep(kPause_us);
     }
-    (void)::recv(fd, asked.data(), asked.size(), 0);  // until the client has gone
+    while (::recv(fd, asked.data(), asked.size(), 0) > 0) {  // until the client has gone
+    }
     ::close(fd);
   }
   std::string folder_;
