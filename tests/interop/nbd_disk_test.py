@@ -277,9 +277,9 @@ def hangs(doors):
         with doors.served(server, ",timeout=4") as (target, connection):
             with trouble.FioMeanwhile(doors.workspace, connection.export(1), 8) as fio:
                 cases.check(fio.runs_for(1.5), "fio ended early.")
-                server.signal(signal.SIGSTOP)
+                programs.suspend(server.process.pid)
                 time.sleep(5)
-                server.signal(signal.SIGCONT)
+                server.process.send_signal(signal.SIGCONT)
             cases.check("unanswered for 4 s" in target.errors(), target.errors())
 
 
@@ -291,7 +291,7 @@ def hung_at_the_end(doors):
             with programs.Connection(doors.workspace, target.uris[NQN]) as connection, \
                     nbd_client.Client.of(connection.export(1)) as client:
                 client.read(0, 512)
-                server.signal(signal.SIGSTOP)
+                programs.suspend(server.process.pid)
                 client.ask_read(0, 512)
                 cases.check(client.take(1) is None, "a server that hangs has answered.")
                 target.process.terminate()

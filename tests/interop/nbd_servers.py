@@ -58,9 +58,6 @@ class NbdServer:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
 
-    def signal(self, number):
-        self.process.send_signal(number)
-
     def said(self):
         with open(self.errors, errors="replace") as text:
             return text.read()

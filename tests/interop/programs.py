@@ -1,6 +1,7 @@
 """Runs nvmf-target, nvmf-connect and nvmf as a user would, each in a workspace of its own: runtime
 directory, home, files. Whatever a test leaves running or lying about is found and ended here."""
 
+import contextlib
 import os
 import re
 import select
@@ -43,6 +44,19 @@ def _running(pid):
             return stat.read().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def suspend(pid):
+    """SIGSTOP; none of its threads runs any more when this returns. The signal alone only asks for
+    that: threads on other CPUs answer a request or two more."""
+    def stopped(task):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                open(f"/proc/{pid}/task/{task}/stat", "rb") as status:
+            return status.read().rpartition(b") ")[2][:1] in b"TtZX"
+        return True
+    os.kill(pid, signal.SIGSTOP)
+    cases.wait_until(lambda: all(map(stopped, os.listdir(f"/proc/{pid}/task"))), 20,
+                     f"SIGSTOP of process {pid}", 0.001)
 
 
 class Workspace:

@@ -355,7 +355,7 @@ def end_of_a_stopped_process(scene):
             scene.workspace, target.uri, "--name", "disk",
             nbd="unix:" + os.path.join(scene.workspace.runtime, "disk.nbd.sock"))
         try:
-            connection.process.send_signal(signal.SIGSTOP)
+            programs.suspend(connection.process.pid)
             told = scene.workspace.run("nvmf", "disconnect", "--force", "disk", limit=20)
             told.must_succeed()
             cases.check(told.seconds <= END_LIMIT + 1 + scene.slack, f"{told.seconds:.2f} s.")

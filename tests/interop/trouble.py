@@ -98,7 +98,7 @@ class RestartedTarget:
             os.unlink(self.control)
 
     def hang(self):
-        self.process.send_signal(signal.SIGSTOP)
+        programs.suspend(self.process.pid)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)

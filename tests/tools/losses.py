@@ -333,7 +333,7 @@ def ends_in_time(new):
             uri = scene.connect(*options)["nvmf0n1"]
             foreground = programs.Connection(scene.space, scene.uri, *options)
             if stop:
-                scene.target.process.send_signal(signal.SIGSTOP)
+                programs.suspend(scene.target.process.pid)
             else:
                 scene.kill_target()
             try:
@@ -369,7 +369,7 @@ def ends_in_time_with_a_command(new):
         connection = programs.Server(
             scene.space, ["nvmf-connect", scene.uri, "-k", "60", "--run",
                           "trap '' TERM; echo up; while :; do sleep 1; done"], "up", 1)
-        scene.target.process.send_signal(signal.SIGSTOP)
+        programs.suspend(scene.target.process.pid)
         try:
             started = time.monotonic()
             done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
@@ -387,7 +387,7 @@ def ends_at_once(new):
     with new() as scene:
         scene.connect("-k", "60")
         foreground = programs.Connection(scene.space, scene.uri, "-k", "60", "-D")
-        scene.target.process.send_signal(signal.SIGSTOP)
+        programs.suspend(scene.target.process.pid)
         try:
             client = background(scene, "qemu-io", "-f", "raw", "-c", "write 0 1M",
                                 foreground.export(1))
@@ -433,7 +433,7 @@ def process_that_hangs(new):
     with new() as scene:
         scene.connect(*QUICK)
         pid = scene.pid("nvmf0")
-        os.kill(pid, signal.SIGSTOP)
+        programs.suspend(pid)
         scene.refused("nvmf", "disconnect", "nvmf0", says="`nvmf disconnect --force nvmf0` kills it")
         done = scene.run("nvmf", "disconnect", "--force", "nvmf0").must_succeed()
         check("did not end and was killed; what it had sent may still be executed" in done.err,

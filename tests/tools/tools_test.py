@@ -225,7 +225,7 @@ def hanging_target(new):
         uri = scene.connect("-k", "60")["nvmf0n1"]
         client = programs.Server(scene.space, ["sh", "-c", f"echo up; exec nbdcopy {uri} null:"],
                                  "up", 1)
-        scene.target.process.send_signal(signal.SIGSTOP)
+        programs.suspend(scene.target.process.pid)
         try:
             time.sleep(0.3)
             done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
@@ -249,7 +249,7 @@ def hanging_target(new):
 def keep_alive_notices_silence(new):
     with new() as scene:
         scene.connect("-k", "2")
-        scene.target.process.send_signal(signal.SIGSTOP)
+        programs.suspend(scene.target.process.pid)
         try:
             scene.wait_state(("lost", "reconnecting"), 8)
         finally:
@@ -282,7 +282,7 @@ def stopped_connection(new):
         scene.connect()
         scene.connect("-D")
         pid = scene.pid("nvmf0")
-        os.kill(pid, signal.SIGSTOP)
+        programs.suspend(pid)
         try:
             done = scene.run("nvmf", "list")
             check(done.status == 1 and "nvmf1n1" in done.out and "nvmf0.sock" in done.err, f"{done}")
