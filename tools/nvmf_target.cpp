@@ -331,7 +331,8 @@ int serve(Wanted& wanted) {
     return kExitFailure;
   }
   if (!wanted.control.empty()) {
-    if (auto listening = listen_for_orders(orders, wanted.control); !listening) {
+    if (auto listening = listen_for_orders(orders, nvmf::tools::orders_socket(wanted.control));
+        !listening) {
       complain(listening.error().message);
       return kExitFailure;
     }

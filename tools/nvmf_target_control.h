@@ -5,6 +5,9 @@
 // refuses the others.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "control/server.h"
 #include "controller/nbd_open.h"
 #include "controller/target.h"
@@ -14,6 +17,9 @@ namespace nvmf::tools {
 /// Before Server::listen(). `target` and `opener` outlive `server`.
 void add_target_verbs(control::Server& server, controller::Target& target,
                       controller::NbdOpener& opener);
+
+/// The path that a user means by "PATH" or, as sockets are named elsewhere, "unix:PATH".
+std::string orders_socket(std::string_view text);
 
 /// "nvmf-target ctl SOCKET VERB …": argv[0] is "ctl". Returns the status to exit with.
 int target_ctl(int argc, char** argv);

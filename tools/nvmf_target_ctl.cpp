@@ -400,6 +400,12 @@ class Verbs {
 
 }  // namespace
 
+std::string orders_socket(std::string_view text) {
+  constexpr std::string_view kUnix = "unix:";
+  if (text.starts_with(kUnix)) text.remove_prefix(kUnix.size());
+  return std::string(text);
+}
+
 int target_ctl(int argc, char** argv) {
   CLI::App ctl("Changes a running target: faults on demand, namespaces.\n", "nvmf-target ctl");
   ctl.require_subcommand(1);
@@ -420,7 +426,7 @@ int target_ctl(int argc, char** argv) {
     fmt::print(stderr, "Run nvmf-target ctl --help, or … VERB --help, for usage.\n");
     return kExitUsage;
   }
-  const ControlAnswer answer = call(socket, verb, args, kPatience);
+  const ControlAnswer answer = call(orders_socket(socket), verb, args, kPatience);
   if (!answer.ok) {
     complain(kProgram, answer.ok.error().message);
     return kExitFailure;

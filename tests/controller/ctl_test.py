@@ -410,8 +410,10 @@ def socket_of_its_own(words):
         scene.target.process.wait()
         check(os.path.exists(scene.socket), "the socket went with a kill -9")
         scene.target = programs.Target(scene.space, {NQN: ["--namespace", "memory:1M"]},
-                                       ["--control", scene.socket])
+                                       ["--control", "unix:" + scene.socket])
         scene.show()
+        told = scene.space.run("nvmf-target", "ctl", "unix:" + scene.socket, "show")
+        check(json.loads(told.must_succeed().out) == scene.show(), "other words by unix:PATH")
 
 
 def page(words):
