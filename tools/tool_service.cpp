@@ -43,6 +43,14 @@ void tell_now(const std::string& what) {
   ::close(fd);
 }
 
+/// A unix socket whose name is no path in the file system.
+bool is_abstract(int fd) {
+  sockaddr_un at{};
+  socklen_t bytes = sizeof at;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &bytes) == 0 &&
+         at.sun_family == AF_UNIX && bytes > offsetof(sockaddr_un, sun_path) && at.sun_path[0] == 0;
+}
+
 }  // namespace
 
 Service::Service(transport::Loop& loop)
@@ -84,6 +92,13 @@ Result<std::vector<transport::Endpoint>> handed_sockets() {
                               "its unit wants ListenStream= and Accept=no",
                               fd),
                   EINVAL);
+    }
+    if (is_abstract(fd)) {
+      return fail(
+          fmt::format("Descriptor {} of the service manager is an abstract unix socket, which "
+                      "no NBD URI can name: give ListenStream= a path",
+                      fd),
+          EINVAL);
     }
     sockets.push_back({.handed_fd = fd});
   }

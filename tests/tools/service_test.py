@@ -271,10 +271,15 @@ def socket_activation(service):
         process.terminate()
         process.communicate(timeout=20)
         check(not os.path.exists(other) and os.path.exists(path), "the wrong socket was removed")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-        process, _ = handed(service, [datagrams], "--config", "vol", lines=0)
-        _, errors = process.communicate(timeout=20)
-        check(process.returncode == 1 and "no listening stream socket" in errors, errors)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams, \
+            socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0nvmf-service-test-{os.getpid()}")
+        abstract.listen()
+        for one, says in ((datagrams, "no listening stream socket"),
+                          (abstract, "an abstract unix socket, which no NBD URI can name")):
+            process, _ = handed(service, [one], "--config", "vol", lines=0)
+            _, errors = process.communicate(timeout=20)
+            check(process.returncode == 1 and says in errors, errors)
 
 
 def activated_by_systemd(service):
