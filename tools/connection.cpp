@@ -223,7 +223,7 @@ Result<void> Connection::make_faces_of_all() {
                          .texts = texts()};
   // Only reactors that have a queue serve clients.
   context.loops.resize(subsystem_->reactors());
-  faces_ = std::make_unique<Faces>(make_faces(context));
+  faces_ = std::make_unique<Faces>(make_faces(std::move(context)));
   // One may have been removed while the queues were being made.
   for (const auto& ns : subsystem_->namespaces()) {
     if (subsystem_->attached(ns->info.nsid)) faces_->attached(disk(ns->info.nsid));

@@ -13,12 +13,16 @@ namespace nvmf::tools {
 
 using nlohmann::json;
 
-std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context) {
-  std::vector<std::unique_ptr<Face>> faces;
-  if (!context.options.fuse.empty()) faces.push_back(make_fuse_face(context));
-  if (context.options.nbd_device) faces.push_back(make_kernel_face(context));
+std::vector<std::unique_ptr<Face>> make_faces(FaceContext context) {
+  frontends::FacesThere there = {.fuse = !context.options.fuse.empty(),
+                                 .kernel = context.options.nbd_device.has_value()};
   // NBD needs nothing of the system, so it is there if nothing else was asked for.
-  if (!context.options.nbd.empty() || faces.empty()) faces.push_back(make_nbd_face(context));
+  there.nbd = !context.options.nbd.empty() || (!there.fuse && !there.kernel);
+  context.buffers = frontends::buffer_shares(there);
+  std::vector<std::unique_ptr<Face>> faces;
+  if (there.fuse) faces.push_back(make_fuse_face(context));
+  if (there.kernel) faces.push_back(make_kernel_face(context));
+  if (there.nbd) faces.push_back(make_nbd_face(context));
   return faces;
 }
 

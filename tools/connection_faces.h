@@ -17,6 +17,7 @@
 #include "connect_options.h"
 #include "connection_texts.h"
 #include "control/runtime_dir.h"
+#include "frontends/buffer_shares.h"
 #include "frontends/frontend.h"
 #include "transport/loop.h"
 
@@ -40,6 +41,8 @@ struct FaceContext {
   std::optional<Duration> writes_held_at_most = {};
   /// What there is to read about the connection.
   std::vector<ConnectionText> texts = {};
+  /// Memory for each face's requests; make_faces() says how much.
+  frontends::BufferShares buffers = {};
 };
 
 /// A frontend, and what this program has to know of it beside that. Destroyed after its frontend
@@ -73,8 +76,9 @@ class Face {
   virtual void remove_traces() {}
 };
 
-/// The faces that the options ask for; at least one.
-[[nodiscard]] std::vector<std::unique_ptr<Face>> make_faces(const FaceContext& context);
+/// The faces that the options ask for; at least one. Among them they divide the process's memory
+/// for requests.
+[[nodiscard]] std::vector<std::unique_ptr<Face>> make_faces(FaceContext context);
 
 /// All faces of a connection as one.
 class Faces {

@@ -58,6 +58,7 @@ class FuseFace final : public Face {
     for (const ConnectionText& text : context.texts)
       options.texts.push_back({text.name, text.text});
     options.grace = context.grace;
+    options.buffer_bytes = context.buffers.fuse;
     options.discard = &io::discard_pages;
     options.on_unmounted = [this] {
       mounted_ = false;

@@ -90,6 +90,7 @@ class KernelFace final : public Face {
         nbd::kernel_timeouts(std::min(context.loops.size(), nbd::kConnectionsPerDeviceMax),
                              context.options.params.loss.ctrl_loss, context.writes_held_at_most);
     o.grace = context.grace;
+    o.buffer_bytes = context.buffers.kernel;
     o.system = real_system();
     o.incoming = &io::incoming_of;
     o.on_gone = context.on_gone;

@@ -57,6 +57,7 @@ class NbdFace final : public Face {
   static nbd::ServerOptions options(const FaceContext& context) {
     nbd::ServerOptions options;
     options.grace = context.grace;
+    options.buffer_bytes = context.buffers.nbd;
     options.discard = &io::discard_pages;
     options.on_misbehaviour = [](const std::string& sentence) {
       host::log(host::LogLevel::warning, sentence);

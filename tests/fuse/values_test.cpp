@@ -44,13 +44,18 @@ TEST(Times, StayBetween1970And2262WhateverAUserSets) {
 }
 
 TEST(Slots, AreWithinTheirMemoryAndEnoughForALargeRequest) {
-  for (std::size_t reactors = 1; reactors <= kReactorsMax; ++reactors) {
-    const SlotCounts counts = slot_counts(reactors);
-    const std::size_t bytes =
-        counts[0] * kSmallBytes + counts[1] * kMediumBytes + counts[2] * kMessageBytesMax;
-    EXPECT_LE(bytes * reactors, kBufferBytesMax + kReactorsMax * 2 * kMessageBytesMax) << reactors;
-    EXPECT_GE(counts[2], 3u);
-    EXPECT_GE(counts[0], 64u);
+  for (const std::size_t share :
+       {kReactorBufferBytesMin, frontends::kFuseBufferBytesOfThree, kBufferBytesMax}) {
+    for (std::size_t reactors = 1; reactors <= kReactorsMax; ++reactors) {
+      if (share / reactors < kReactorBufferBytesMin) continue;
+      SCOPED_TRACE(testing::Message() << share << " bytes, " << reactors << " reactors");
+      const SlotCounts counts = slot_counts(reactors, share);
+      const std::size_t bytes =
+          counts[0] * kSmallBytes + counts[1] * kMediumBytes + counts[2] * kMessageBytesMax;
+      EXPECT_LE(bytes * reactors, share);
+      EXPECT_GE(counts[2], 3u);
+      EXPECT_GE(counts[0], share == kBufferBytesMax ? 64u : 16u);
+    }
   }
 }
 

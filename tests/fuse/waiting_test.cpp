@@ -74,7 +74,7 @@ TEST_F(FileSystemTest, KeepsLargeWritesWhereTheyAreUntilTheyAreDone) {
   disk_.hang = true;
   std::vector<std::uint64_t> writes;
   // As much as goes through a socket, and all the large buffers that there are.
-  const auto most = static_cast<unsigned>(slot_counts(1)[2]);
+  const auto most = static_cast<unsigned>(slot_counts(1, kBufferBytesMax)[2]);
   for (unsigned i = 0; i < most; ++i) {
     writes.push_back(kernel_->send_write(kDisk1, i * 150'000, pattern(150'000, i)));
     ASSERT_TRUE(hangs(static_cast<int>(i + 1)));
@@ -85,6 +85,27 @@ TEST_F(FileSystemTest, KeepsLargeWritesWhereTheyAreUntilTheyAreDone) {
     const Bytes expected = pattern(150'000, i);
     EXPECT_EQ(std::memcmp(disk_.bytes.data() + i * 150'000, expected.data(), expected.size()), 0);
   }
+}
+
+TEST_F(FileSystemTest, ServesOnAsManyReactorsAsItsShareOfTheMemoryAllows) {
+  // One reactor's least, where there are two: large and small requests at once, more than it has
+  // memory for.
+  options_.buffer_bytes = 2 * kReactorBufferBytesMin - 1;
+  mount(38, 2);
+  disk_.hang = true;
+  const auto large = static_cast<unsigned>(slot_counts(1, options_.buffer_bytes)[2]);
+  std::vector<std::uint64_t> asked;
+  for (unsigned i = 0; i < large; ++i) {
+    asked.push_back(kernel_->send_write(kDisk1, i * 150'000, pattern(150'000, i)));
+    ASSERT_TRUE(hangs(static_cast<int>(i + 1)));
+  }
+  // They wait in the kernel: there is nothing left to read a message into.
+  for (unsigned i = 0; i < 32; ++i) asked.push_back(kernel_->send_read(kDisk1, i * 512, 512));
+  let_go();
+  for (const std::uint64_t one : asked) {
+    EXPECT_EQ(kernel_->wait(one).value_or(Answer{.error = 1}).error, 0);
+  }
+  EXPECT_EQ(kernel_->read(kDisk1, 150'000, 100'000).data.size(), 100'000u);
 }
 
 TEST_F(FileSystemTest, ShowsAtOnceWhatHasChanged) {

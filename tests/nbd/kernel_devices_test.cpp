@@ -87,6 +87,8 @@ class KernelDevicesTest : public testing::Test {
     o.backend = &backend_of;
     o.timeouts = kernel_timeouts(connections, 600s, 20s);
     o.grace = 300ms;
+    // The least that there ever is.
+    o.buffer_bytes = frontends::buffer_shares({.nbd = true, .fuse = true, .kernel = true}).kernel;
     o.system = {.open = [this]() -> Result<std::unique_ptr<KernelNbd>> {
                   return std::make_unique<test::FakeNbd>(kernel_);
                 },
@@ -195,6 +197,32 @@ TEST_F(KernelDevicesTest, NamespaceIsServedOnSeveralConnections) {
   stop();
   EXPECT_FALSE(kernel_.configured(0));
   EXPECT_EQ(told_, "");
+}
+
+TEST_F(KernelDevicesTest, LargeRequestsOnAllConnectionsAreServed) {
+  constexpr std::uint32_t kLarge = 2 << 20;  // more than any kernel sends
+  make(4);
+  ASSERT_TRUE(start({1, 2}));
+  std::vector<std::thread> users;
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    users.emplace_back([this, i] {
+      const std::uint64_t offset = std::uint64_t{i % 4} * kLarge;
+      Bytes data(kLarge, std::byte(i + 1));
+      EXPECT_EQ(
+          kernel_.ask(i / 4, i % 4,
+                      {.command = Command::write, .cookie = i, .offset = offset, .length = kLarge},
+                      data),
+          0u);
+      data.clear();
+      EXPECT_EQ(
+          kernel_.ask(i / 4, i % 4,
+                      {.command = Command::read, .cookie = i, .offset = offset, .length = kLarge},
+                      data),
+          0u);
+      EXPECT_EQ(data, Bytes(kLarge, std::byte(i + 1)));
+    });
+  }
+  for (std::thread& user : users) user.join();
 }
 
 TEST_F(KernelDevicesTest, FlagsAreThoseOfTheNamespace) {

@@ -38,12 +38,13 @@ Bytes hello(bool structured = false) {
 
 class Crowd : public testing::Test {
  protected:
-  Crowd() {
+  explicit Crowd(std::size_t buffer_bytes = kBufferBytesMax) {
     loop_.pipe.latency = 20us;
     ExportList exports;
     exports.add(make_export({&device_, &device_}));
     server_ =
-        std::make_unique<Server>(std::vector<transport::Loop*>{&loop_, &loop_}, std::move(exports));
+        std::make_unique<Server>(std::vector<transport::Loop*>{&loop_, &loop_}, std::move(exports),
+                                 ServerOptions{.buffer_bytes = buffer_bytes});
     EXPECT_TRUE(server_->listen(kAt).has_value());
   }
   ~Crowd() override {
@@ -157,6 +158,49 @@ TEST_F(Crowd, AllOfThemAndStillIdleClientsAreKept) {
   const std::uint64_t turns = loop_.turns();
   loop_.run_for(60s);
   EXPECT_LT(loop_.turns() - turns, 5000u);
+}
+
+/// In a process that has all faces.
+class CrowdAtOneOfThree : public Crowd {
+ protected:
+  CrowdAtOneOfThree()
+      : Crowd(frontends::buffer_shares({.nbd = true, .fuse = true, .kernel = true}).nbd) {}
+};
+
+TEST_F(CrowdAtOneOfThree, NineThatReadNothingOfTheir32MiB) {
+  not_reading(9, 32 * kMiB, 1);
+  everything_is_served();
+}
+
+TEST_F(CrowdAtOneOfThree, AsManyClientsAsThereMayBe) {
+  not_reading(60, 32 * kMiB, 1);
+  not_reading(60, 256 * 1024, 100);
+  not_sending(60, 32 * kMiB);
+  not_reading(kClientsMax - 2 - 180, 4096, 128);
+  everything_is_served();
+  EXPECT_EQ(server_->totals().refused, 0u);
+}
+
+TEST(BufferShares, AreOneBudgetWhateverFacesThereAre) {
+  constexpr std::size_t kNeeds = kClientsMax * kReserveBytes + kPieceBytesMax;
+  for (unsigned which = 1; which < 8; ++which) {
+    const frontends::FacesThere there = {
+        .nbd = (which & 1) != 0, .fuse = (which & 2) != 0, .kernel = (which & 4) != 0};
+    const frontends::BufferShares shares = frontends::buffer_shares(there);
+    SCOPED_TRACE(testing::Message() << "faces " << which);
+    EXPECT_LE(shares.nbd + shares.fuse + shares.kernel, std::size_t{64} * kMiB);
+    EXPECT_EQ(shares.nbd != 0, there.nbd);
+    EXPECT_EQ(shares.fuse != 0, there.fuse);
+    EXPECT_EQ(shares.kernel != 0, there.kernel);
+    // All reserves, and more than one reactor's worth of pieces beside them.
+    if (there.nbd) EXPECT_GE(shares.nbd, kNeeds + 4 * kMiB);
+    if (there.kernel) EXPECT_GE(shares.kernel, kNeeds + 4 * kMiB);
+    if (there.fuse) EXPECT_GE(shares.fuse, std::size_t{16} * kMiB);
+  }
+  EXPECT_EQ(frontends::buffer_shares({.nbd = true}).nbd, std::size_t{64} * kMiB);
+  EXPECT_EQ(frontends::buffer_shares({.kernel = true}).kernel, std::size_t{64} * kMiB);
+  EXPECT_EQ(frontends::buffer_shares({.fuse = true}).fuse, std::size_t{48} * kMiB);
+  EXPECT_EQ(frontends::buffer_shares({.nbd = true, .fuse = true}).fuse, std::size_t{32} * kMiB);
 }
 
 }  // namespace

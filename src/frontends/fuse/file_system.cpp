@@ -20,7 +20,10 @@ FileSystem::FileSystem(std::vector<transport::Loop*> loops, FileSystemOptions op
                    .read_only = options_.mount.read_only,
                    .mounted_ns = wall_clock_ns()};
   served_.texts = &texts_;
-  if (loops_.size() > kReactorsMax) loops_.resize(kReactorsMax);
+  NVMF_CHECK(options_.buffer_bytes >= kReactorBufferBytesMin);
+  const std::size_t served_by =
+      std::min(kReactorsMax, options_.buffer_bytes / kReactorBufferBytesMin);
+  if (loops_.size() > served_by) loops_.resize(served_by);
 }
 
 FileSystem::~FileSystem() {
@@ -33,9 +36,10 @@ Result<void> FileSystem::mount() {
   if (!session) return std::unexpected(session.error());
   session_ = std::move(*session);
   transport::Loop& control = *loops_.front();
+  const SlotCounts slots = slot_counts(loops_.size(), options_.buffer_bytes);
   for (std::size_t i = 0; i < loops_.size(); ++i) {
     workers_.push_back(std::make_unique<Worker>(
-        *loops_[i], i, loops_.size(),
+        *loops_[i], i, slots,
         Worker::Events{.unmounted = [&control, this] { control.post([this] { unmounted(); }); },
                        .quiet = [&control, this] { control.post([this] { worker_quiet(); }); },
                        .idle = [&control, this] { control.post([this] { worker_idle(); }); }},

@@ -2,10 +2,10 @@
 // can read and write a file.
 //
 // How it is driven. libfuse knows the kernel's messages; its loops and threads are not used. There
-// is one file descriptor for the mount, and each of the first kReactorsMax reactors watches it and
-// takes what it finds: a request is read, handed to that reactor's BlockDevice and answered on one
-// thread, whoever else reads meanwhile. (Descriptors of one's own for each reactor, by
-// FUSE_DEV_IOC_CLONE, cannot be answered through libfuse's public interface.)
+// is one file descriptor for the mount, and each of the first kReactorsMax reactors (fewer where
+// memory is short) watches it and takes what it finds: a request is read, handed to that reactor's
+// BlockDevice and answered on one thread, whoever else reads meanwhile. (Descriptors of one's own
+// for each reactor, by FUSE_DEV_IOC_CLONE, cannot be answered through libfuse's public interface.)
 //
 // What the kernel keeps. Nothing: data goes by direct I/O, so that what one host writes another
 // reads, and names and attributes are asked for each time, so that a namespace that comes, goes or
@@ -23,6 +23,7 @@
 
 #include "frontends/frontend.h"
 #include "frontends/fuse/handlers.h"
+#include "frontends/fuse/limits.h"
 #include "frontends/fuse/session.h"
 #include "frontends/fuse/slots.h"
 #include "frontends/fuse/text_files.h"
@@ -40,6 +41,8 @@ struct FileSystemOptions {
   std::vector<TextFile> texts;
   /// At stop(): how long requests under way may take before they are answered with EIO.
   Duration grace{std::chrono::seconds(2)};
+  /// For the data of requests under way, all reactors together: at least kReactorBufferBytesMin.
+  std::size_t buffer_bytes = kBufferBytesMax;
   /// Gets memory that has not been used for a while; without it, what was used once stays ours.
   DiscardPages discard = nullptr;
   /// Somebody has unmounted it. Not after stop().

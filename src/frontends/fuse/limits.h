@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "frontends/buffer_shares.h"
 #include "transport/timer.h"
 
 namespace nvmf::fuse {
@@ -15,9 +16,12 @@ inline constexpr std::size_t kMessageHeaderBytes = 4096;
 /// A buffer that every message fits in.
 inline constexpr std::size_t kMessageBytesMax = kTransferBytesMax + kMessageHeaderBytes;
 
-/// Memory for requests under way, all reactors together; touched when it is used first. NBD has as
-/// much again for its clients: half of what a process may have for its faces (DESIGN §5).
-inline constexpr std::size_t kBufferBytesMax = 32 * 1024 * 1024;
+/// Memory for requests under way, all reactors together, where the process has no other face: else
+/// what frontends/buffer_shares.h gives. Touched when it is used first.
+inline constexpr std::size_t kBufferBytesMax = frontends::kFuseBufferBytesMax;
+/// With less than this, a reactor could not read a message while two large requests are under way
+/// and serve a handful of small ones: fewer reactors get more each.
+inline constexpr std::size_t kReactorBufferBytesMin = 4 * 1024 * 1024;
 /// Reactors that read the one file descriptor of the file system. The kernel guards it by one
 /// lock, and wakes all of them for each request: more would not be faster.
 inline constexpr std::size_t kReactorsMax = 8;

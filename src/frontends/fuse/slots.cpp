@@ -14,7 +14,10 @@ constexpr std::array<std::size_t, kSlotSizes> kBytes = {kSmallBytes, kMediumByte
 /// Nobody has less: a message to be read while two large requests are under way.
 constexpr SlotCounts kLeast = {16, 2, 3};
 constexpr SlotCounts kMost = {kSmallMax, kMediumMax, kLargeMax};
-/// Of a reactor's memory, in eighths.
+constexpr std::size_t kLeastBytes =
+    kLeast[0] * kBytes[0] + kLeast[1] * kBytes[1] + kLeast[2] * kBytes[2];
+static_assert(kLeastBytes <= kReactorBufferBytesMin);
+/// Of what a reactor has beyond that, in eighths.
 constexpr SlotCounts kEighths = {3, 2, 3};
 constexpr std::size_t kPageBytes = 4096;
 static_assert(kSmallBytes % kPageBytes == 0 && kMediumBytes % kPageBytes == 0 &&
@@ -22,12 +25,12 @@ static_assert(kSmallBytes % kPageBytes == 0 && kMediumBytes % kPageBytes == 0 &&
 
 }  // namespace
 
-SlotCounts slot_counts(std::size_t reactors) {
-  NVMF_CHECK(reactors >= 1 && reactors <= kReactorsMax);
+SlotCounts slot_counts(std::size_t reactors, std::size_t bytes) {
+  NVMF_CHECK(reactors >= 1 && bytes / reactors >= kReactorBufferBytesMin);
+  const std::size_t more = bytes / reactors - kLeastBytes;
   SlotCounts counts{};
   for (std::size_t i = 0; i < kSlotSizes; ++i) {
-    const std::size_t bytes = kBufferBytesMax / reactors * kEighths[i] / 8;
-    counts[i] = std::clamp(bytes / kBytes[i], kLeast[i], kMost[i]);
+    counts[i] = std::min(kLeast[i] + more * kEighths[i] / 8 / kBytes[i], kMost[i]);
   }
   return counts;
 }

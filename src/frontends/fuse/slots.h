@@ -36,9 +36,11 @@ struct Slot : host::BlockRequest {
   bool short_already = false;  // a read that was cut to a size that has become less
 };
 
-/// How many of each size; derived from the number of reactors that share kBufferBytesMax.
+/// How many of each size one reactor has.
 using SlotCounts = std::array<std::size_t, kSlotSizes>;
-[[nodiscard]] SlotCounts slot_counts(std::size_t reactors);
+/// Of `bytes`, which `reactors` share: all of them together never have more. At least
+/// kReactorBufferBytesMin for each.
+[[nodiscard]] SlotCounts slot_counts(std::size_t reactors, std::size_t bytes);
 
 /// Tells the system that the contents of whole pages are not needed. From any thread.
 using DiscardPages = void (*)(std::byte* pages, std::size_t bytes);

@@ -21,13 +21,13 @@ thread_local Worker* on_this_thread = nullptr;
 
 }  // namespace
 
-Worker::Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events,
+Worker::Worker(transport::Loop& loop, std::size_t index, const SlotCounts& slots, Events events,
                DiscardPages discard)
     : loop_(loop),
       index_(index),
       events_(std::move(events)),
       tree_(std::make_shared<const Tree>()),
-      slots_(*this, slot_counts(reactors)),
+      slots_(*this, slots),
       seeks_(loop, [this] { report(); }),
       patience_(loop.timers(), [this] { end_patience(); }),
       grace_(loop.timers(), [this] { give_up_all(); }),

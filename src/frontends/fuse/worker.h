@@ -37,7 +37,7 @@ class Worker {
 
   /// `index` is the place of this loop's devices. Everything outlives the worker. Without
   /// `discard`, memory that was used once stays ours.
-  Worker(transport::Loop& loop, std::size_t index, std::size_t reactors, Events events,
+  Worker(transport::Loop& loop, std::size_t index, const SlotCounts& slots, Events events,
          DiscardPages discard = nullptr);
   ~Worker();
   Worker(const Worker&) = delete;

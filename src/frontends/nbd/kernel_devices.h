@@ -56,6 +56,9 @@ struct KernelDevicesOptions {
   /// At stop(): how long requests under way may take.
   Duration grace{};
   KernelSystem system;
+  /// The reserves of kClientsMax connections, and 1 to 64 MiB more: this face's share
+  /// (frontends/buffer_shares.h). Nobody else's requests can take any of it, so that the kernel
+  /// gets dirty pages written however busy other faces are.
   std::size_t buffer_bytes = kBufferBytesMax;
   /// Makes a stream's beginning of our end of a pair.
   std::function<std::unique_ptr<transport::Incoming>(io::UniqueFd, std::string peer)> incoming;

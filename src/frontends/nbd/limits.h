@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "frontends/buffer_shares.h"
 #include "transport/timer.h"
 
 namespace nvmf::nbd {
@@ -12,12 +13,13 @@ namespace nvmf::nbd {
 /// The largest READ or WRITE: what NBD clients may send without asking, and what we advertise.
 inline constexpr std::uint32_t kPayloadBytesMax = 32u * 1024 * 1024;
 
-/// Data of requests under way, all clients of the process together.
-inline constexpr std::size_t kBufferBytesMax = 64u * 1024 * 1024;
+/// Data of requests under way, all clients together, where the process has no other face: else
+/// what frontends/buffer_shares.h gives.
+inline constexpr std::size_t kBufferBytesMax = frontends::kBufferBytesMax;
 /// A large READ or WRITE is served in pieces of at most this: so a client's memory is bounded by
 /// its share, not by what it asks for, and a piece is being written while the next one comes.
 inline constexpr std::uint32_t kPieceBytesMax = 1024 * 1024;
-/// Of kBufferBytesMax, this much is each client's own, whatever all the others hold: the least
+/// Of all that, this much is each client's own, whatever all the others hold: the least
 /// piece that is worth a command, and what an unfragmented READ must be able to have.
 inline constexpr std::size_t kReserveBytes = 64 * 1024;
 /// The rest is for whoever needs it. A session holds at most this of it: 32 requests of 256 KiB.

@@ -36,7 +36,8 @@ struct ServerOptions {
   std::uint32_t clients_max = kClientsMax;  // 1 to kClientsMax
   /// At stop(): how long requests under way may take before they are answered with ESHUTDOWN.
   Duration grace{std::chrono::seconds(2)};
-  /// The clients' reserves (kReserveBytes each), and 1 to 64 MiB more.
+  /// The clients' reserves (kReserveBytes each), and 1 to 64 MiB more: this face's share
+  /// (frontends/buffer_shares.h).
   std::size_t buffer_bytes = kBufferBytesMax;
   /// Gets memory that has not been used for a while; without it, what was used once stays ours.
   DiscardPages discard = nullptr;
