@@ -23,7 +23,7 @@ def check(name, good, said=""):
 
 def run(programs, *words, io="io_uring"):
     return subprocess.run([f"{programs}/nvmf-bench", *words], capture_output=True, text=True,
-                          timeout=60, check=False, env={**os.environ, "NVMF_IO": io})
+                          timeout=200, check=False, env={**os.environ, "NVMF_IO": io})
 
 
 def figures(name, done):
@@ -87,7 +87,7 @@ def writes_a_table(programs, source):
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([f"{source}/scripts/bench", "--bin", programs, "--out", folder,
                                "--rounds", "1", "--seconds", "0.1"],
-                              capture_output=True, text=True, timeout=200, check=False)
+                              capture_output=True, text=True, timeout=560, check=False)
         check("scripts/bench ends well", done.returncode == 0, done.stderr)
         if done.returncode != 0:
             return

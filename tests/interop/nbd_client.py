@@ -13,7 +13,7 @@ import cases
 OPTION, REQUEST, SIMPLE = 0x49484156454F5054, 0x25609513, 0x67446698
 READ, WRITE, DISCONNECT, FLUSH, TRIM, ZEROES = 0, 1, 2, 3, 4, 6
 GO_OPTION, ACKNOWLEDGE = 7, 1
-PATIENCE = 30
+PATIENCE = 60
 
 Reply = collections.namedtuple("Reply", "cookie error data at")  # `at`: time.monotonic()
 
@@ -42,8 +42,12 @@ class Client:
         self._reading = {}  # cookie to length
         self._next = 1
         self.socket = socket.socket(socket.AF_UNIX)
+        try:
+            self.socket.connect(path)  # it waits, without a timeout, where many wait to be accepted
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(path)
 
     @classmethod
     def of(cls, uri):

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import cases
 import vm
 
-START_LIMIT = 15
+START_LIMIT = 40
 STOP_LIMIT = 10
+LEAVE_LIMIT = 20  # for what ends at once, where the machine is busy
+PORT_LIMIT = 20
 # Given everywhere, so that no test depends on this machine's /etc/nvme.
 HOST_NQN = "nqn.2024-05.org.example:host:interop"
 HOST_ID = "6e766d66-0000-4000-9000-000000000001"
@@ -37,11 +39,21 @@ class Result:
         return self
 
 
-def _running(pid):
+def _threads_are(pid, states):
+    """Whether each thread of the process is in one of these states, or has gone. The state of the
+    process alone is that of its first thread."""
+    def is_so(task):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                open(f"/proc/{pid}/task/{task}/stat", "rb") as status:
+            return status.read().rpartition(b") ")[2][:1] in states
+        return True
+    return all(map(is_so, os.listdir(f"/proc/{pid}/task")))
+
+
+def running(pid):
     """Whether the process is there and not a zombie that nobody has waited for yet."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+        return not _threads_are(pid, b"ZX")
     except OSError:
         return False
 
@@ -49,14 +61,35 @@ def _running(pid):
 def suspend(pid):
     """SIGSTOP; none of its threads runs any more when this returns. The signal alone only asks for
     that: threads on other CPUs answer a request or two more."""
-    def stopped(task):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
-                open(f"/proc/{pid}/task/{task}/stat", "rb") as status:
-            return status.read().rpartition(b") ")[2][:1] in b"TtZX"
-        return True
     os.kill(pid, signal.SIGSTOP)
-    cases.wait_until(lambda: all(map(stopped, os.listdir(f"/proc/{pid}/task"))), 20,
-                     f"SIGSTOP of process {pid}", 0.001)
+    cases.wait_until(lambda: _threads_are(pid, b"TtZX"), 20, f"SIGSTOP of process {pid}", 0.001)
+
+
+def terminate(process):
+    """SIGTERM, and it has been taken note of when this returns: a second one that comes while the
+    first is pending would not count."""
+    def noted():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                open(f"/proc/{process.pid}/status") as status:
+            pending = next((line for line in status if line.startswith("ShdPnd:")), "ShdPnd: 0")
+            return not int(pending.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+        return True
+    process.terminate()
+    cases.wait_until(noted, LEAVE_LIMIT, "taking note of SIGTERM", 0.001)
+
+
+def when_port_is_free(start):
+    """What start() gives: a server at the port of one that was killed. The kernel lets go of an
+    io_uring's sockets a while after its process has gone."""
+    deadline = time.monotonic() + PORT_LIMIT
+    while True:
+        try:
+            return start()
+        except cases.Failed as problem:
+            taken = "EADDRINUSE" in str(problem) or "another process serves" in str(problem)
+            if not taken or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 class Workspace:
@@ -132,7 +165,7 @@ class Workspace:
                     ours = mark in environ.read().split(b"\0")
             except OSError:
                 continue
-            if ours and _running(int(name)):
+            if ours and running(int(name)):
                 found.append(int(name))
         return found
 
@@ -151,17 +184,20 @@ class Workspace:
 
     def sweep(self):
         """Ends every process that was started from here and removes its sockets."""
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        deadline = time.monotonic() + LEAVE_LIMIT
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
         for name in self.sockets():
-            os.unlink(self.path(name))
+            with contextlib.suppress(FileNotFoundError):  # its own process was faster
+                os.unlink(self.path(name))
 
     def check_nothing_left(self):
         """No process and no socket; a process that is just ending gets a moment for it."""
-        cases.wait_until(lambda: not self.processes(), 3, "the end of every process started")
+        cases.wait_until(lambda: not self.processes(), LEAVE_LIMIT,
+                         "the end of every process started")
         cases.check(not self.sockets(), f"sockets were left behind: {', '.join(self.sockets())}")
 
 
@@ -243,10 +279,11 @@ class Server:
 
 
 class Target(Server):
-    """nvmf-target on a free port of 127.0.0.1. `subsystems`: NQN to arguments that follow it."""
+    """nvmf-target on a free port of 127.0.0.1. `subsystems`: NQN to arguments that follow it.
+    `port`: one of vm.free_ports(), if nobody is to take it while the target does not listen."""
 
-    def __init__(self, workspace, subsystems, options=(), address="127.0.0.1"):
-        argv = ["nvmf-target", "--listen", f"{address}:0", *options]
+    def __init__(self, workspace, subsystems, options=(), address="127.0.0.1", port=0):
+        argv = ["nvmf-target", "--listen", f"{address}:{port}", *options]
         for nqn, arguments in subsystems.items():
             argv += ["--subsystem", nqn, *arguments]
         super().__init__(workspace, argv, r"(nvme\+tcp://\S+:(\d+)/(\S+))$", len(subsystems))

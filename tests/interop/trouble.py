@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import threading
 import time
 
@@ -16,25 +14,15 @@ import programs
 import vm
 
 NQN = "nqn.2024-05.org.example:trouble"
-EPHEMERAL_FIRST = 32768  # at most; below it, no connection of somebody else's takes our port
-PORT_FIRST = 20000
-PORT_PATIENCE = 5
-FIO_GRACE = 60
+FIO_GRACE = 120
 
 
 def lasting_address(fixed=None):
     """(address, port) that nobody else takes while nobody listens there: neither another test that
     asks for a free port, nor our own connection attempts, which come from 127.0.0.1. With a `fixed`
     address the port alone has to be enough."""
-    while True:
-        address = fixed or ".".join(["127"] + [str(random.randint(1, 254)) for _ in range(3)])
-        port = random.randint(PORT_FIRST, EPHEMERAL_FIRST - 1)
-        with socket.socket() as probe:
-            try:
-                probe.bind((address, port))
-            except OSError:
-                continue
-            return address, port
+    address = fixed or ".".join(["127"] + [str(random.randint(1, 254)) for _ in range(3)])
+    return address, vm.free_ports(1, address)[0]
 
 
 class RestartedTarget:
@@ -80,16 +68,9 @@ class RestartedTarget:
         to read a line. That moment is returned."""
         argv = ["nvmf-target", "--listen", f"{self.address}:{self.port}", "--control", self.control,
                 *self.options, *more, "--subsystem", self.nqn, *self._arguments]
-        deadline = time.monotonic() + PORT_PATIENCE
-        while True:
-            try:
-                self._process = programs.Server(self.workspace, argv, r"(nvme\+tcp://\S+)$", 1)
-                return time.monotonic()
-            except cases.Failed as problem:
-                # The kernel lets go of an io_uring's sockets a while after its process has gone.
-                if "EADDRINUSE" not in str(problem) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        self._process = programs.when_port_is_free(
+            lambda: programs.Server(self.workspace, argv, r"(nvme\+tcp://\S+)$", 1))
+        return time.monotonic()
 
     def kill(self):
         """kill -9; it is gone when this returns."""
@@ -126,8 +107,26 @@ def state(workspace, name):
     return (status(workspace, name) or {}).get("state")
 
 
-def wait_for_state(workspace, name, wanted, limit=20):
+def wait_for_state(workspace, name, wanted, limit=40):
     cases.wait_until(lambda: state(workspace, name) == wanted, limit, f"{name} being {wanted}")
+
+
+def losses(workspace, name):
+    return (status(workspace, name) or {}).get("losses", 0)
+
+
+def wait_for_loss(workspace, name, before):
+    """More losses than `before` have been noticed."""
+    cases.wait_until(lambda: losses(workspace, name) > before, 40, f"the loss of {name}")
+
+
+def wait_for_life_after(workspace, name, before):
+    """Live again after a further loss: right after the end of a target a connection may say that it
+    is live because it has not noticed yet."""
+    def again():
+        told = status(workspace, name)
+        return told and told["losses"] > before and told["state"] == "live"
+    cases.wait_until(again, 40, f"{name} being live again")
 
 
 def fio_verifies(workspace, uri, seconds, jobs=2, mebibytes=16, depth=16):

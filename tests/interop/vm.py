@@ -12,8 +12,10 @@ NVMF_VM_ACCEL=kvm takes the place of emulation where KVM works."""
 
 import argparse
 import base64
+import contextlib
 import ctypes
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -31,33 +33,39 @@ import wire
 
 # thread=multi has panicked in QEMU 7.2; a single thread never has, and is no slower.
 DEFAULT_ACCEL = "tcg,thread=single"
-BOOT_LIMIT = 90
+BOOT_LIMIT = 180
+RUN_LIMIT = 60  # for what takes a moment, in an emulated machine, on a busy one
 MEMORY = 768
 READY_LINE = "nvmf-vm: ready"
 START_TRIES = 3
-ANSWER_GRACE = 10  # emulated processors are slow to notice that a time limit is over
+ANSWER_GRACE = 20  # emulated processors are slow to notice that a time limit is over
+LIBC = ctypes.CDLL(None, use_errno=True)  # before any fork: another thread may hold the loader's lock
 PR_SET_PDEATHSIG = 1
+EPHEMERAL_FIRST = 32768  # at most; below it, the kernel gives out no port of its own accord
+PORT_FIRST = 20000
 
 
 class VmError(cases.Failed):
     """The machine did not start, died, or a command in it failed; carries the end of its log."""
 
 
-def free_ports(count):
-    """Ports that nobody listens on. Held all at once, so that no port is given out twice."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+def free_ports(count, address="127.0.0.1"):
+    """Ports that nobody listens on, and that nobody else takes while nobody listens there: neither
+    whoever asks for a free one, nor a connection. Held all at once, so that none is given twice."""
+    with contextlib.ExitStack() as held:
+        found = []
+        while len(found) < count:
+            port = random.randrange(PORT_FIRST, EPHEMERAL_FIRST)
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind((address, port))
+                found.append(port)
+        return found
 
 
 def die_with_parent():
     """For preexec_fn: the child ends even when this script is killed with SIGKILL."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Control:
@@ -186,7 +194,7 @@ class Vm:
                 raise VmError(f"the {self._role} machine was not up after {BOOT_LIMIT} s.\n"
                               + self.last_words())
             time.sleep(0.05)
-        self.run("true", limit=20)
+        self.run("true")
 
     def last_words(self):
         with open(os.path.join(self._folder, "qemu.err"), errors="replace") as errors:
@@ -198,7 +206,7 @@ class Vm:
             raise VmError(f"the {self._role} machine ended with status "
                           f"{self._process.returncode}.\n{self.last_words()}")
 
-    def attempt(self, text, limit=30):
+    def attempt(self, text, limit=RUN_LIMIT):
         """Runs `text` inside; returns (exit status, output) whatever the status."""
         self._check_alive()
         try:
@@ -210,7 +218,7 @@ class Vm:
             raise VmError(f"the {self._role} machine gave no answer to `{text.strip()}` within "
                           f"{limit} s: {problem}.\n{self.last_words()}") from problem
 
-    def run(self, text, limit=30):
+    def run(self, text, limit=RUN_LIMIT):
         """Runs `text` inside; returns its output, raises VmError unless it exits 0."""
         status, output = self.attempt(text, limit)
         if status != 0:
@@ -277,7 +285,7 @@ class TargetVm(Vm):
         self.run(nvmet.setup_commands(self._subsystems, ports))
         # A forwarded port accepts before the guest listens: only an ICResp is proof.
         for port in self._forward:
-            cases.wait_until(lambda: wire.answers_icreq("127.0.0.1", port), 20,
+            cases.wait_until(lambda: wire.answers_icreq("127.0.0.1", port), RUN_LIMIT,
                              f"an ICResp from the kernel's target on port {port}")
 
     def uri(self, nqn, port=None):

@@ -18,7 +18,7 @@ import cases  # noqa: E402
 from cases import check  # noqa: E402
 from scene import Scene  # noqa: E402
 
-LIMIT = 240
+LIMIT = 560
 # What zsh's own completion system would do, said on stdout.
 ZSH_STANDS_FOR = """
 compadd() { shift; print -l -- ${(M)@:#${words[CURRENT]}*} }
@@ -41,7 +41,7 @@ def zsh(root, scene, words):
 
 def answer(argv, scene):
     done = subprocess.run(argv, env=scene.space.environment, text=True, capture_output=True,
-                          timeout=60, check=False)
+                          timeout=200, check=False)
     check(not done.stderr, f"{argv[0]} complained: {done.stderr}")
     return {line for line in done.stdout.splitlines() if line}
 

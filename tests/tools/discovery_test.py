@@ -17,11 +17,14 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
 import cases  # noqa: E402
 import programs  # noqa: E402
+import vm  # noqa: E402
 from cases import check  # noqa: E402
 
 DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery"
 NQN = "nqn.2024-05.org.example:{}"
 SCRIPT_LIMIT = 560
+PATIENCE = 40
+LONG_PATIENCE = 200  # for a thousand of something
 
 
 def subsystems(log):
@@ -30,8 +33,8 @@ def subsystems(log):
 
 
 class Target(programs.Server):
-    """nvmf-target at a port that stays the same when it is killed and started again. Its disks have
-    the same identity each time."""
+    """nvmf-target at a port that stays the same when it is killed and started again, and that nobody
+    else takes meanwhile. Its disks have the same identity each time."""
 
     def __init__(self, space, names, port=0, host="127.0.0.1", namespaces=1):
         self.space, self.names, self.host = space, names, host
@@ -42,13 +45,14 @@ class Target(programs.Server):
             subsystems.append({"nqn": nqn, "namespaces": [
                 f"memory:1M,uuid=00000000-0000-4000-8000-{hash(nqn) % (1 << 30):08x}{n:04x}"
                 for n in range(namespaces)]})
+        port = port or vm.free_ports(1)[0]
         shown = f"[{host}]" if ":" in host else host
         config = space.path(f"target-{port}-{len(os.listdir(space.folder))}.json")
         with open(config, "w") as out:
             json.dump({"listen": [f"{shown}:{port}"], "subsystems": subsystems}, out)
         self.control = config + ".sock"
         super().__init__(space, ["nvmf-target", "--config", config, "--control", self.control],
-                         r"nvme\+tcp://\S+:(\d+)/(\S+)$", len(names), limit=30)
+                         r"nvme\+tcp://\S+:(\d+)/(\S+)$", len(names), limit=LONG_PATIENCE)
         self.port = int(self.matches[0][1])
         self.address = ["-t", "tcp", "-a", host, "-s", str(self.port)]
 
@@ -57,7 +61,8 @@ class Target(programs.Server):
 
     def again(self, names=None):
         self.kill()
-        return Target(self.space, names or self.names, self.port, self.host, self.options)
+        return programs.when_port_is_free(lambda: Target(
+            self.space, names or self.names, self.port, self.host, self.options))
 
 
 def connections(space):
@@ -178,9 +183,11 @@ def a_thousand(space):
 
 def two_thousand_namespaces(space):
     with Target(space, ["wide"], namespaces=1000) as target:
-        done = space.run("nvmf", "connect-all", *target.address, "-i", "1").must_succeed()
+        done = space.run("nvmf", "connect-all", *target.address, "-i", "1",
+                         limit=LONG_PATIENCE).must_succeed()
         check(done.out.count("\n") == 1000, f"{done.out.count(chr(10))} lines")
-        more = space.run("nvmf", "connect-all", *target.address, "-i", "1", "-D").must_succeed()
+        more = space.run("nvmf", "connect-all", *target.address, "-i", "1", "-D",
+                         limit=LONG_PATIENCE).must_succeed()
         check(more.out.count("\n") == 1000, f"{more.out.count(chr(10))} lines")
         listed = json.loads(space.run("nvmf", "list", "-o", "json").must_succeed().out)
         check(len(listed["Devices"]) == 2000, f"{len(listed['Devices'])} are listed")
@@ -385,10 +392,11 @@ def persistent(space):
         check("discovery" in space.run("nvmf", "id-ctrl", name).must_succeed().out, "subnqn")
         for names in (["a", "b"], ["a", "b", "c"]):
             target = target.again(names)
-            cases.wait_until(lambda: connected(space) == dict.fromkeys(names, "live"), 20,
+            cases.wait_until(lambda: connected(space) == dict.fromkeys(names, "live"), PATIENCE,
                              f"connecting to {names}")
-        with open(os.path.join(space.runtime, name + ".log")) as log:
-            check("connected to what is new" in log.read(), "the log says nothing of it")
+        log = pathlib.Path(space.runtime) / (name + ".log")
+        cases.wait_until(lambda: "connected to what is new" in log.read_text(), PATIENCE,
+                         "a word of it in the log")
         space.run("nvmf", "disconnect", name).must_succeed()
         check(set(connected(space)) == {"a", "b", "c"}, "the others went with it")
         space.run("nvmf", "disconnect-all").must_succeed()
@@ -402,18 +410,19 @@ def follows(space):
         space.run("nvmf", "connect-all", *one.address, "-p", "-i", "1", "-G").must_succeed()
         one.ctl("subsystem-add", NQN.format("b"), "--namespace", "memory:1M")
         wanted = {"a": "live", "b": "live"}
-        cases.wait_until(lambda: connected(space) == wanted, 5, "connecting to a new subsystem")
+        cases.wait_until(lambda: connected(space) == wanted, PATIENCE, "connecting to a new subsystem")
         check(all(c["data_digest"] for c in connections(space)), "-G was not passed on")
         one.ctl("referral-add", f"127.0.0.1:{other.port}")
         wanted["x"] = "live"
-        cases.wait_until(lambda: connected(space) == wanted, 5, "following a new referral")
+        cases.wait_until(lambda: connected(space) == wanted, PATIENCE, "following a new referral")
         for n in range(20):
             one.ctl("subsystem-add", NQN.format(f"s{n}"), "--namespace", "memory:1M")
             wanted[f"s{n}"] = "live"
-        cases.wait_until(lambda: connected(space) == wanted, 10, "connecting to twenty more")
+        cases.wait_until(lambda: connected(space) == wanted, 2 * PATIENCE,
+                         "connecting to twenty more")
         # What goes is left alone: its connection notices by itself, and waits.
         one.ctl("subsystem-remove", NQN.format("b"))
-        cases.wait_until(lambda: connected(space)["b"] != "live", 5, "the loss of b")
+        cases.wait_until(lambda: connected(space)["b"] != "live", PATIENCE, "the loss of b")
         check(set(connected(space)) == set(wanted), "a connection was ended")
         space.run("nvmf", "disconnect-all").must_succeed()
 
@@ -461,7 +470,7 @@ def stays_only(space):
         check(connected(space) == {}, f"{connected(space)}")
         pid = connections(space)[0]["pid"]
         os.kill(pid, signal.SIGTERM)
-        cases.wait_until(lambda: not programs._running(pid), 3, "its end")
+        cases.wait_until(lambda: not programs.running(pid), programs.LEAVE_LIMIT, "its end")
         check(os.listdir(space.runtime) in ([], [".lock"]), f"{os.listdir(space.runtime)}")
 
 
@@ -478,9 +487,9 @@ def ends_while_it_connects(space):
                   "--connect-all").must_succeed()
         time.sleep(0.5)
         done = space.run("nvmf", "disconnect-all").must_succeed()
-        check(done.seconds < 3, f"the end took {done.seconds:.1f} s")
+        check(done.seconds < 2 + 2, f"the end took {done.seconds:.1f} s")
         relay.close()
-    cases.wait_until(lambda: not space.processes(), 4, "the end of every process")
+    cases.wait_until(lambda: not space.processes(), programs.LEAVE_LIMIT, "the end of every process")
 
 
 ALL = [a_thousand, two_thousand_namespaces, connects_what_there_is, the_other_name, ipv6, refusals,
@@ -500,7 +509,8 @@ def main():
     def run_in_space(case):
         with programs.Workspace(words.bin, words.io) as space:
             case(space)
-            cases.wait_until(lambda: not space.processes(), 3, "the end of every process")
+            cases.wait_until(lambda: not space.processes(), programs.LEAVE_LIMIT,
+                             "the end of every process")
 
     def body():
         for case in ALL:

@@ -17,7 +17,7 @@ from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
 SCRIPT_LIMIT = 560
-PATIENCE = 10
+PATIENCE = 40
 
 
 class ControlledScene(Scene):
@@ -34,6 +34,7 @@ def ask(scene, verb, args):
     """What the connection nvmf0 answers, asked as any program may ask it."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(scene.space.runtime + "/nvmf0.sock")
+        client.settimeout(PATIENCE)
         client.sendall((json.dumps({"version": 2, "verb": verb, "args": args}) + "\n").encode())
         return json.loads(client.makefile().readline())
 
@@ -145,6 +146,7 @@ def crowds_and_the_deaf(new):
         for _ in range(40):
             client = socket.socket(socket.AF_UNIX)
             client.connect(path)
+            client.settimeout(PATIENCE)
             client.sendall(request.encode())
             crowd.append(client)
         refused = crowd[-1].makefile().readline()
@@ -181,9 +183,9 @@ def statistics(new):
         metrics = scene.run("nvmf", "stats", "--openmetrics").must_succeed().out
         check(metrics.endswith("# EOF\n") and 'connection="nvmf0"' in metrics, metrics[-200:])
         scene.kill_target()
-        scene.wait_state(("reconnecting", "lost"), 10)
+        scene.wait_state(("reconnecting", "lost"))
         scene.restart_target()
-        scene.wait_state(("live",), 20)
+        scene.wait_state(("live",))
         [later] = json.loads(scene.run("nvmf", "stats", "-o", "json").out)["connections"]
         check(later["losses"] == 1 and later["reconnects"] == 1, later)
         check(sum(q["read_bytes"] for q in later["queues"][1:]) == 64 << 20, "a loss took counts away")

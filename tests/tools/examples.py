@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 
-LIMIT = 60
+LIMIT = 200
 SQUEEZE = re.compile(r"[ -]+")
 SERIAL = re.compile(r"\b[0-9a-f]{20}\b")
 
@@ -79,7 +79,7 @@ class Place:
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for process in self.background:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(10)
+            process.wait(40)
             process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

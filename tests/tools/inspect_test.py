@@ -21,8 +21,10 @@ NQN = "nqn.2024-05.org.example:inspect"
 SCRIPT_LIMIT = 560
 MANY = 2000
 CHANGES = 1100  # more than a Changed Namespace List can name
-CONNECT_LIMIT = 40
-LIST_LIMIT = 10
+# Many times of what it takes, and less than it would if each cost something for all the others.
+CONNECT_LIMIT = 120
+LIST_LIMIT = 40
+PATIENCE = 60
 UUID = "6e766d66-0000-4000-8000-{:012x}"
 
 
@@ -31,7 +33,7 @@ class Orders:
 
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(20)
+        self._socket.settimeout(PATIENCE)
         self._socket.connect(path)
         self._lines = self._socket.makefile("rb")
 
@@ -60,7 +62,7 @@ class Place:
                 {"nqn": nqn, "namespaces": list(specs)} for nqn, specs in subsystems.items()]}, out)
         self.target = programs.Server(
             self.space, ["nvmf-target", "--config", config, "--control", control],
-            r"nvme\+tcp://\S+:(\d+)/(\S+)$", len(subsystems), limit=30)
+            r"nvme\+tcp://\S+:(\d+)/(\S+)$", len(subsystems), limit=CONNECT_LIMIT)
         self.port = int(self.target.matches[0][1])
         self.orders = Orders(control)
         self.uri = f"nvme+tcp://127.0.0.1:{self.port}/{NQN}"
@@ -114,7 +116,8 @@ def many_namespaces(new):
     """2,000 of them: connected to, listed, read in bounded time; more go than a log can say."""
     with new(namespaces=["memory:1M"] * MANY) as place:
         began = time.monotonic()
-        exports = place.connect("-i", "1", limit=CONNECT_LIMIT)
+        # Longer than what goes while the host hears nothing takes to go: that is to be no loss.
+        exports = place.connect("-i", "1", "-k", "120", limit=CONNECT_LIMIT)
         took = time.monotonic() - began
         check(set(exports) == {f"nvmf0n{n}" for n in range(1, MANY + 1)}, f"{len(exports)} exports")
         for target in ("nvmf0", place.uri):
@@ -129,18 +132,18 @@ def many_namespaces(new):
         size = place.run("nbdinfo", "--size", exports[f"nvmf0n{MANY}"]).must_succeed().out
         check(int(size) == 1 << 20, f"the last export has {size} bytes")
         # While the host hears nothing, more go than a Changed Namespace List has room for.
-        place.orders.give("blackhole", queue=0, ms=60_000)
+        place.orders.give("blackhole", queue=0, ms=120_000)
         for nsid in range(1, CHANGES + 1):
             place.orders.give("ns-remove", nsid=nsid)
         place.orders.give("clear")
-        told = cases.wait_until(lambda: place.events("namespaces_changed"), 20, "news of it")
+        told = cases.wait_until(lambda: place.events("namespaces_changed"), PATIENCE, "news of it")
         check(any(event["overflow"] for event in told), f"no overflow: {told}")
         gone = f"nvmf0n{CHANGES}"
 
         def stopped():
             spaces = place.connection()["namespaces"]
             return sum(1 for one in spaces if one["stopped"]) == CHANGES
-        cases.wait_until(stopped, 20, f"the end of {CHANGES} namespaces", interval=0.5)
+        cases.wait_until(stopped, PATIENCE, f"the end of {CHANGES} namespaces", interval=0.5)
         check(place.run("nvmf", "id-ns", gone).status == 1, f"{gone} is still there")
         check(place.active("nvmf0") == list(range(CHANGES + 1, MANY + 1)), "list-ns after it")
         again = place.json("ns-rescan", "nvmf0")
@@ -173,10 +176,11 @@ def namespaces_come_and_go_016_017(new):
             for nsid in made:
                 place.orders.give("ns-remove", nsid=nsid)
         check(place.active("nvmf0") == [1], f"{place.active('nvmf0')}")
+        def attached():
+            return [one["nsid"] for one in place.connection()["namespaces"] if one["attached"]]
+        cases.wait_until(lambda: attached() == [1], PATIENCE, "the host's being told of their end")
         told = place.connection()
         check((told["state"], told["losses"]) == ("live", 0), f"{told}")
-        attached = [one["nsid"] for one in told["namespaces"] if one["attached"]]
-        check(attached == [1], f"{attached}")
 
 
 def identifiers_004_026(new):
@@ -234,18 +238,18 @@ def rescan_under_io_053(new):
     """fio verifies what it writes while the connection is asked to look again, all the time."""
     with new(namespaces=["memory:64M"]) as place:
         uri = place.connect("-i", "2")["nvmf0n1"]
-        fio = programs.Server(place.space, [
-            "fio", "--name=x", "--ioengine=nbd", "--uri=" + uri, "--rw=randrw", "--bs=4k",
-            "--size=64M", "--iodepth=8", "--time_based", "--runtime=6", "--verify=crc32c",
-            "--verify_fatal=1", "--eta=never", "--output=" + place.space.path("fio.out")], "$", 0)
         rescans = 0
-        while fio.process.poll() is None:
-            check(place.json("ns-rescan", "nvmf0")["active"] == [1], "the namespace went away")
-            rescans += 1
-        with open(place.space.path("fio.out")) as text:
-            check(fio.wait(20) == 0, text.read())
-        fio.kill()
-        check(rescans >= 10, f"only {rescans} rescans")
+        while rescans < 10:  # on a slow machine fio ends after fewer
+            fio = programs.Server(place.space, [
+                "fio", "--name=x", "--ioengine=nbd", "--uri=" + uri, "--rw=randrw", "--bs=4k",
+                "--size=64M", "--iodepth=8", "--time_based", "--runtime=6", "--verify=crc32c",
+                "--verify_fatal=1", "--eta=never", "--output=" + place.space.path("fio.out")], "$", 0)
+            while fio.process.poll() is None:
+                check(place.json("ns-rescan", "nvmf0")["active"] == [1], "the namespace went away")
+                rescans += 1
+            with open(place.space.path("fio.out")) as text:
+                check(fio.wait(20) == 0, text.read())
+            fio.kill()
         told = place.connection()
         check((told["state"], told["losses"]) == ("live", 0), f"{told}")
 
@@ -291,12 +295,12 @@ def generations_030(new):
 def kept_alive_003(new):
     """A connection to a discovery controller outlives its keep-alive time, over and over."""
     with new() as place:
-        place.run("nvmf-connect", f"nvme+tcp://127.0.0.1:{place.port}/{DISCOVERY_NQN}", "-k", "1",
+        place.run("nvmf-connect", f"nvme+tcp://127.0.0.1:{place.port}/{DISCOVERY_NQN}", "-k", "3",
                   "--name", "disc").must_succeed()
-        time.sleep(4.5)
+        time.sleep(7.5)
         told = place.connection("disc")
         check((told["state"], told["losses"]) == ("live", 0), f"{told}")
-        check(told["keep_alive_ms"] == 1000, f"{told}")
+        check(told["keep_alive_ms"] == 3000, f"{told}")
         check(NQN in place.nvmf("discover", "disc").out, "it does not answer")
 
 
@@ -326,7 +330,7 @@ def statuses_in_words_039(new):
             place.orders.give("fail", status=status, opcode=opcode, count=1, dnr=True, **queue)
             done = place.run("nvmf", *words)
             lines = done.err.splitlines()
-            check(done.status == 1 and done.seconds < 5 and len(lines) == 2, f"{done}")
+            check(done.status == 1 and done.seconds < 10 and len(lines) == 2, f"{done}")
             check(lines[0].startswith("NVMe status: ") and name in lines[0], lines[0])
             check(int(lines[0].rpartition("(0x")[2].rstrip(")"), 16) & 0x7FF == status, lines[0])
             check(lines[1].startswith(f"nvmf: {words[1]}: the controller answered ")

@@ -1,6 +1,7 @@
 """What the programs do when the target goes away, hangs or comes back, when a connection is killed,
 and when somebody wants an end of it all meanwhile. Times are promises, with room for slow machines."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,15 +10,18 @@ import socket
 import time
 
 import cases
+import nbd_client
 import programs
 from cases import check
-from scene import NQN
+from scene import NQN, PATIENCE
 
 MIB = 1 << 20
 LOST = ("lost", "reconnecting")
-# nvmf-connect and `nvmf disconnect` promise two seconds; a machine that does other things gets more.
-END = 2 + 1.5
-QUICK = ("-c", "0.2", "-k", "1", "--cqt", "0.2")
+# nvmf-connect and `nvmf disconnect` promise two seconds; a machine that does other things gets as
+# much again.
+END = 2 + 2
+# Keep Alives come so seldom that a machine that is busy for a moment is no loss.
+QUICK = ("-c", "0.2", "-k", "5", "--cqt", "0.2")
 
 
 def qemu_io(scene, uri, *commands, limit=60):
@@ -47,13 +51,19 @@ def said(scene):
     return scene.run("nvmf", "list").must_succeed().out
 
 
+def wait_for_clients(scene, count, name="nvmf0"):
+    """So many NBD clients are there, with the connection `name`. Starting one takes its time."""
+    cases.wait_until(lambda: (scene.connection(name) or {}).get("nbd_clients", 0) >= count, PATIENCE,
+                     f"{count} clients of {name}")
+
+
 def target_restarted(new):
     """Killed and started again: requests wait, and go on, with the client that was there before."""
     with new(file=True) as scene:
         uri = scene.connect(*QUICK)["nvmf0n1"]
         write(scene, uri, 17)
         scene.kill_target()
-        told = scene.wait_state(LOST, 5)
+        told = scene.wait_state(LOST)
         check(told["losses"] == 1 and told["last_loss"], f"{told}")
         check(0 < told["gone_in_ms"] <= 600_000 and told["io_fails_in_ms"] is None, f"{told}")
         check(told["model"] == "nvmf-target", f"what the target was like is still known: {told}")
@@ -66,12 +76,11 @@ def target_restarted(new):
         reading = background(scene, "qemu-io", "-f", "raw", "-c", "read -P 17 0 64k", uri)
         time.sleep(0.3)
         check(reading.process.poll() is None, f"a read must wait: {reading.errors()}")
-        told = scene.connection()
-        check(told["namespaces"][0]["waiting"] > 0 or told["nbd_clients"] > 0, f"{told}")
+        wait_for_clients(scene, 1)
         scene.restart_target()
-        check(reading.wait(10) == 0, f"the read that waited failed: {reading.errors()}")
+        check(reading.wait(PATIENCE) == 0, f"the read that waited failed: {reading.errors()}")
         reading.kill()
-        scene.wait_state(("live",), 5)
+        scene.wait_state(("live",))
         write(scene, uri, 18)
         read(scene, uri, 18)
         check("was lost 1 time and is live again" in said(scene), said(scene))
@@ -107,13 +116,13 @@ def ctrl_loss(new):
         started = time.monotonic()
         scene.kill_target()
         reading = background(scene, "qemu-io", "-f", "raw", "-c", "read 0 64k", uri)
-        check(foreground.wait(10) == 1, "a connection that is lost for good must exit 1")
+        check(foreground.wait(PATIENCE) == 1, "a connection that is lost for good must exit 1")
         check(time.monotonic() - started > 0.9, "it was given up too early")
         check(re.search(r"the connection nvmf2 to \S+ is lost for good: ", foreground.errors()),
               f"it said {foreground.errors()!r}")
-        scene.wait_gone(pid, 10)
+        scene.wait_gone(pid)
         check("is lost for good" in scene.log("nvmf0"), scene.log("nvmf0"))
-        check(reading.wait(5) != 0, "a read that waited must end with an error")
+        check(reading.wait(PATIENCE) != 0, "a read that waited must end with an error")
         reading.kill()
         foreground.kill()
         told = scene.connection("nvmf1")
@@ -130,14 +139,14 @@ def fast_io_fail(new):
         uri = scene.connect(*QUICK, "-F", "0.3")["nvmf0n1"]
         write(scene, uri, 5)
         scene.kill_target()
-        told = scene.wait_state(("failing",), 5)
+        told = scene.wait_state(("failing",))
         check(told["io_fails_in_ms"] == 0, f"{told}")
         check("requests fail with EIO until the target is back" in said(scene), said(scene))
-        done = qemu_io(scene, uri, "read 0 64k", limit=10)
+        done = qemu_io(scene, uri, "read 0 64k")
         check("Input/output error" in done.out + done.err, f"{done}")
-        check(done.seconds < 5, f"failing took {done.seconds:.1f} s")
+        check(done.seconds < 10, f"failing took {done.seconds:.1f} s")
         scene.restart_target()
-        scene.wait_state(("live",), 10)
+        scene.wait_state(("live",))
         read(scene, uri, 5)
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
 
@@ -158,16 +167,16 @@ def policy(new):
         check("has no effect" in done.err, f"{done}")
         pid = scene.pid("nvmf0")
         scene.kill_target()
-        scene.wait_state(LOST, 5)
+        scene.wait_state(LOST)
         told = json.loads(scene.run("nvmf", "policy", "nvmf0", "-l", "-1", "-F", "-1", "-o", "json"
                                     ).must_succeed().out)
         check(told["gone_in_ms"] is None and told["io_fails_in_ms"] is None, f"{told}")
         shown = scene.run("nvmf", "policy", "nvmf0", "-F", "60").must_succeed().out
         check("requests wait, and fail with EIO in " in shown, shown)
         scene.run("nvmf", "policy", "nvmf0", "-F", "0").must_succeed()
-        scene.wait_state(("failing",), 5)
+        scene.wait_state(("failing",))
         scene.run("nvmf", "policy", "nvmf0", "--ctrl-loss-tmo", "0.1").must_succeed()
-        scene.wait_gone(pid, 5)
+        scene.wait_gone(pid)
         check("is lost for good" in scene.log("nvmf0"), scene.log("nvmf0"))
         scene.target = None
         scene.nothing_left_but_the_target()
@@ -198,7 +207,7 @@ def another_disk(new):
             told = scene.connection()
             ns = told["namespaces"][0]
             return told if ns.get("stopped") else None
-        told = cases.wait_until(stopped, 10, "the namespace being stopped")
+        told = cases.wait_until(stopped, PATIENCE, "the namespace being stopped")
         check(told["namespaces"][0]["acceptable"], f"{told}")
         check("nvmf0n1 does not go on: " in said(scene), said(scene))
         check("`nvmf accept nvmf0n1`" in said(scene), said(scene))
@@ -207,7 +216,7 @@ def another_disk(new):
         check(waiting.process.poll() is None, f"a read must wait: {waiting.errors()}")
         done = scene.run("nvmf", "accept", "nvmf0n1").must_succeed()
         check(done.out == "nvmf0n1 goes on with the disk that is there now\n", f"{done}")
-        check(waiting.wait(10) == 0, f"{waiting.errors()}")
+        check(waiting.wait(PATIENCE) == 0, f"{waiting.errors()}")
         waiting.kill()
         write(scene, uri, 4)
         read(scene, uri, 4)
@@ -232,13 +241,13 @@ def killed_connection_holds_writes(new):
             pid = scene.pid("nvmf0")
             killed_at = time.monotonic()
             os.kill(pid, signal.SIGKILL)
-            scene.wait_gone(pid, 2)
+            scene.wait_gone(pid)
             done = scene.run("nvmf-connect", scene.uri, *slow).must_succeed()
             check(done.out.startswith("nvmf0n1 "), f"the name is free again: {done}")
             check(re.search(r"note: writes to \S+ are held for [0-9.]+ s because the connection "
                             r"nvmf0 was killed, and something may still be executed that it had "
                             r"sent; reads are served at once\n", done.err), f"{done}")
-            check(read(scene, uri, 1) < 3, "reads must not wait")
+            check(read(scene, uri, 1) < 4, "reads must not wait")
             told = scene.connection()
             check(told["writes_held_for_ms"] > 0, f"{told}")
             check("all writes are held for another" in said(scene), said(scene))
@@ -246,7 +255,7 @@ def killed_connection_holds_writes(new):
         held = time.monotonic() - killed_at
         check(held >= 5.5, f"a write went through {held:.1f} s after the kill")
         read(scene, uri, 2)
-        check(write(scene, uri, 3) < 3, "nothing is held any more")
+        check(write(scene, uri, 3) < 4, "nothing is held any more")
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
         check(not scene.crash_records(), f"{scene.crash_records()}")
 
@@ -259,7 +268,7 @@ def held_writes_waived(new):
         for name in ("nvmf0", "nvmf1"):
             pid = scene.pid(name)
             os.kill(pid, signal.SIGKILL)
-            scene.wait_gone(pid, 2)
+            scene.wait_gone(pid)
         done = scene.run("nvmf-connect", scene.uri, *QUICK).must_succeed()
         check("are held for good because the connection nvmf" in done.err, f"{done}")
         check("connect again with --no-fence" in done.err, f"{done}")
@@ -282,8 +291,7 @@ def unflushed(new):
     data = bytes([7]) * 65536
     for mode, survives, flush_fails in (("trust", False, False), ("fail", False, True),
                                         ("replay", True, False)):
-        # The path of a socket is short: in the folder where programs run.
-        with new(namespaces=("memory:1M,cache=volatile",), options=("--control", "t.sock")) as scene:
+        with new(namespaces=("memory:1M,cache=volatile",), orders=True) as scene:
             uri = scene.connect(*QUICK, f"--unflushed={mode}")["nvmf0n1"]
             with open(scene.space.path("data"), "wb") as file:
                 file.write(data)
@@ -291,9 +299,9 @@ def unflushed(new):
             told = scene.connection()
             check(told["unflushed_mode"] == mode and told["namespaces"][0]["unflushed"] > 0, f"{told}")
             check("answered since the last flush" in said(scene), said(scene))
-            scene.run("nvmf-target", "ctl", "t.sock", "power-loss", "100").must_succeed()
-            cases.wait_until(lambda: scene.connection()["losses"] == 1, 5, "the loss")
-            scene.wait_state(("live",), 10)
+            scene.order("power-loss", "100")
+            cases.wait_until(lambda: scene.connection()["losses"] == 1, PATIENCE, "the loss")
+            scene.wait_state(("live",))
             scene.run("nbdcopy", uri, scene.space.path("back")).must_succeed()
             with open(scene.space.path("back"), "rb") as file:
                 check((file.read(len(data)) == data) == survives, f"--unflushed={mode}: what is there")
@@ -314,13 +322,13 @@ def run_goes_on(new):
              f'echo up; while [ ! -e {mark} ]; do sleep 0.05; done; '
              f'{qemu} -c "read 0 64k" "$uri" && exit 7'], "up", 1)
         scene.kill_target()
-        scene.wait_state(LOST, 5)
+        scene.wait_state(LOST)
         with open(mark, "w"):
             pass
         time.sleep(0.3)
         check(connection.process.poll() is None, f"it must wait: {connection.errors()}")
         scene.restart_target()
-        check(connection.wait(15) == 7, f"{connection.errors()}")
+        check(connection.wait(PATIENCE) == 7, f"{connection.errors()}")
         connection.kill()
         scene.nothing_left_but_the_target()
 
@@ -328,10 +336,15 @@ def run_goes_on(new):
 def ends_in_time(new):
     """`nvmf disconnect` and SIGTERM, with a client that waits: the target is stopped, or dead."""
     for stop in (True, False):
-        with new() as scene:
+        with new(orders=True) as scene, contextlib.ExitStack() as writers:
             options = ("-c", "0.2", "-k", "1", "--cqt", "30", "-D")
             uri = scene.connect(*options)["nvmf0n1"]
             foreground = programs.Connection(scene.space, scene.uri, *options)
+            scene.order("delay", "60000", "--opcode", "write")
+            for place in (uri, foreground.export(1)):
+                writer = writers.enter_context(nbd_client.Client.of(place))
+                writer.ask_write(0, bytes(4096))
+            scene.wait_delayed(2)
             if stop:
                 programs.suspend(scene.target.process.pid)
             else:
@@ -339,18 +352,20 @@ def ends_in_time(new):
             try:
                 clients = [background(scene, "qemu-io", "-f", "raw", "-c", f"write 0 {n}M", place)
                            for n in (1, 8) for place in (uri, foreground.export(1))]
-                # In silence: once before it is noticed, and once after.
+                # In silence: once before it is noticed, if that is soon, and once after.
+                for name in ("nvmf0", "nvmf1"):
+                    wait_for_clients(scene, 3, name)
                 time.sleep(0.2)
                 done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
                 check(done.seconds < END, f"disconnect took {done.seconds:.1f} s")
-                scene.wait_state(LOST, 8, "nvmf1")
+                scene.wait_state(LOST, name="nvmf1")
                 started = time.monotonic()
                 foreground.process.terminate()
-                check(foreground.wait(10) == 0, f"{foreground.errors()}")
+                check(foreground.wait(20) == 0, f"{foreground.errors()}")
                 took = time.monotonic() - started
                 check(took < END, f"SIGTERM took {took:.1f} s")
                 for client in clients:
-                    client.wait(5)
+                    client.wait(PATIENCE)
                     client.kill()
                 foreground.kill()
                 kept = scene.crash_records()
@@ -383,27 +398,29 @@ def ends_in_time_with_a_command(new):
 
 
 def ends_at_once(new):
-    """A second signal, and --force."""
-    with new() as scene:
+    """A second signal, and --force. Whoever got one signal, and before, still waits then."""
+    with new(orders=True) as scene, contextlib.ExitStack() as writers:
         scene.connect("-k", "60")
-        foreground = programs.Connection(scene.space, scene.uri, "-k", "60", "-D")
+        patient, hurried = (
+            programs.Connection(scene.space, scene.uri, "-k", "60", "-D",
+                                nbd="unix:" + scene.space.path(name)) for name in ("one", "two"))
+        scene.order("delay", "60000", "--opcode", "write")
+        for one in (patient, hurried):
+            writer = writers.enter_context(nbd_client.Client.of(one.export(1)))
+            writer.ask_write(0, bytes(4096))
+        scene.wait_delayed(2)
         programs.suspend(scene.target.process.pid)
         try:
-            client = background(scene, "qemu-io", "-f", "raw", "-c", "write 0 1M",
-                                foreground.export(1))
-            time.sleep(0.2)
-            started = time.monotonic()
-            foreground.process.terminate()
-            time.sleep(0.1)
-            foreground.process.terminate()
-            check(foreground.wait(10) == 0, f"{foreground.errors()}")
-            took = time.monotonic() - started
-            check(took < 1 + 1, f"the second SIGTERM took {took:.1f} s")
-            client.wait(5)
-            client.kill()
-            foreground.kill()
+            patient.process.terminate()
+            programs.terminate(hurried.process)
+            hurried.process.terminate()
+            check(hurried.wait(20) == 0, f"{hurried.errors()}")
+            check(patient.process.poll() is None, "the second SIGTERM hurried nothing")
+            check(patient.wait(20) == 0, f"{patient.errors()}")
+            for one in (patient, hurried):
+                one.kill()
             done = scene.run("nvmf", "disconnect", "--force", "nvmf0").must_succeed()
-            check(done.seconds < 1 + 1 and done.err == "", f"{done}")
+            check(done.seconds < END and done.err == "", f"{done}")
         finally:
             scene.target.process.send_signal(signal.SIGCONT)
         scene.nothing_left_but_the_target()
@@ -417,7 +434,7 @@ def ends_while_connecting(new):
         uri = f"nvme+tcp://127.0.0.1:{listener.getsockname()[1]}/{NQN}"
         for force in ([], ["--force"]):
             connecting = background(scene, "nvmf-connect", "--foreground", uri)
-            scene.wait_state(("connecting",), 5)
+            scene.wait_state(("connecting",))
             done = scene.run("nvmf", "disconnect", *force, "nvmf0").must_succeed()
             check(done.seconds < END, f"disconnect took {done.seconds:.1f} s")
             check(connecting.wait(5) == 1, "ended while connecting: exit 1")
@@ -439,7 +456,7 @@ def process_that_hangs(new):
         check("did not end and was killed; what it had sent may still be executed" in done.err,
               f"{done}")
         check(done.seconds < END, f"it took {done.seconds:.1f} s")
-        scene.wait_gone(pid, 1)
+        scene.wait_gone(pid)
         done = scene.run("nvmf-connect", scene.uri, *QUICK).must_succeed()
         check("are held for" in done.err, f"{done}")
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()

@@ -29,7 +29,7 @@ ESCAPES = {r"\(aq": "'", r"\e": "\\", r"\&": ""}
 
 
 def run(*argv):
-    return subprocess.run([str(word) for word in argv], text=True, capture_output=True, timeout=60,
+    return subprocess.run([str(word) for word in argv], text=True, capture_output=True, timeout=200,
                           check=False)
 
 
@@ -241,7 +241,7 @@ def main():
                     counted.run(f"{program} keys", check_keys, words.bin, page, place.folder)
         counted.run("environment", check_variables, words.repository, pages)
 
-    return cases.run_script(body, counted, 100)
+    return cases.run_script(body, counted, 560)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cases import check  # noqa: E402
 from scene import RestartableTarget, Scene  # noqa: E402
 
 SCRIPT_LIMIT = 560
-PATIENCE = 20
+PATIENCE = 40
 BLOCK = bytes([0x5A]) * 4096
 UUID = "2ad58c2b-6f1b-4f4a-9b5e-{:012x}"
 
@@ -61,6 +61,17 @@ class Place(Scene):
         lines = self.run("nvmf", "events", "nvmf0", "-o", "json").must_succeed().out.splitlines()
         return [event["nsids"] for event in map(json.loads, lines) if event["event"] == kind]
 
+    def wait_for_event(self, kind, nsids):
+        """It has been told of once, and of no other of the kind."""
+        cases.wait_until(lambda: self.events(kind), PATIENCE, f"an event {kind}")
+        check(self.events(kind) == [nsids], f"{kind}: {self.events(kind)}, not {nsids}")
+
+    def wait_read_only(self, export, wanted):
+        """What clients that come now are told."""
+        cases.wait_until(
+            lambda: (self.run("nbdinfo", "--is", "read-only", export).status == 0) == wanted,
+            PATIENCE, f"read-only being {wanted}")
+
     def has_export(self, name):
         try:
             self.client(name).close()
@@ -81,7 +92,7 @@ def one_is_added(new):
         size = place.run("nbdinfo", "--size", place.exports["nvmf0n1"].replace("0n1", "0n2", 1))
         check(int(size.must_succeed().out) == 1 << 20, size.out)
         check(old.read(0, 4096) == BLOCK, "the old client was disturbed")
-        check(place.events("namespace_added") == [[2]], "no event")
+        place.wait_for_event("namespace_added", [2])
         rows = place.run("nvmf", "list").must_succeed().out.splitlines()[2:4]
         check([row.split()[0] for row in rows] == ["nvmf0n1", "nvmf0n2"], f"{rows}")
 
@@ -99,7 +110,7 @@ def one_is_removed_and_comes_back(new):
             rows, sentences = place.run("nvmf", "list").must_succeed().out.split("\n\n")
             check("nvmf0n2" not in rows and "the controller has removed nvmf0n2;" in sentences,
                   f"{rows} {sentences}")
-            check(place.events("namespace_removed") == [[2]], "no event")
+            place.wait_for_event("namespace_removed", [2])
             other.write(0, BLOCK)
             place.ctl("ns-add", place.disk(2), "--nsid", "2")
             place.wait_for(2, (True, 1 << 20, 1))
@@ -137,16 +148,16 @@ def one_is_protected(new):
     with new() as place, place.client("") as old:
         old.write(0, BLOCK)
         place.ctl("ns-protect", "1")
-        cases.wait_until(lambda: place.events("namespace_protected") == [[1]], PATIENCE, "an event")
+        place.wait_for_event("namespace_protected", [1])
         export = place.exports["nvmf0n1"]
-        check(place.run("nbdinfo", "--is", "read-only", export).status == 0, "it may be written")
+        place.wait_read_only(export, True)
         reply = old.take_reply_to(old.ask_write(0, bytes(4096)), PATIENCE)
         check(reply.error == errno.EPERM, f"a protected namespace was written: {reply}")
         check(old.read(0, 4096) == BLOCK, "it was changed")
         place.ctl("ns-unprotect", "1")
-        cases.wait_until(lambda: place.events("namespace_writable") == [[1]], PATIENCE, "an event")
+        place.wait_for_event("namespace_writable", [1])
+        place.wait_read_only(export, False)
         old.write(0, bytes(4096))
-        check(place.run("nbdinfo", "--is", "read-only", export).status != 0, "it is still protected")
 
 
 def one_is_not_ready(new):

@@ -17,7 +17,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "metrics")
         subprocess.run([sys.argv[1], "--gtest_filter=StatsOpenMetrics.IsWhatTheStandardAsksFor"],
-                       env=dict(os.environ, NVMF_STATS_EXAMPLE=path), check=True, timeout=30,
+                       env=dict(os.environ, NVMF_STATS_EXAMPLE=path), check=True, timeout=200,
                        stdout=subprocess.DEVNULL)
         with open(path, encoding="utf-8") as document:
             families = {f.name: f for f in parser.text_string_to_metric_families(document.read())}

@@ -8,15 +8,19 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
 import cases  # noqa: E402
 import programs  # noqa: E402
+import vm  # noqa: E402
 from cases import check  # noqa: E402
 
 NQN = "nqn.2024-05.org.example:tools"
+PATIENCE = 40  # for what takes a moment, or a pause between two attempts to connect
 
 
 class RestartableTarget(programs.Server):
-    """nvmf-target at a port that stays the same when it is killed and started again."""
+    """nvmf-target at a port that stays the same when it is killed and started again, and that nobody
+    else takes meanwhile (0: at any such port)."""
 
     def __init__(self, space, port, arguments):
+        port = port or vm.free_ports(1)[0]
         super().__init__(space, ["nvmf-target", "--listen", f"127.0.0.1:{port}", "--subsystem", NQN,
                                  *arguments], r"(nvme\+tcp://\S+:(\d+)/(\S+))$", 1)
         self.uris = {NQN: self.matches[0][1]}
@@ -24,10 +28,14 @@ class RestartableTarget(programs.Server):
 
 
 class Scene:
-    """A workspace with a target in it. `file`: its namespace is a file, which survives it."""
+    """A workspace with a target in it. `file`: its namespace is a file, which survives it. `orders`:
+    the target takes some."""
+
+    # The path of a socket is short: in the folder where programs run.
+    ORDERS = "orders.sock"
 
     def __init__(self, bin_folder, io, target=True, namespaces=("memory:64M",), options=(),
-                 file=False):
+                 file=False, orders=False):
         self.space = programs.Workspace(bin_folder, io)
         self.target = None
         if file:
@@ -35,6 +43,8 @@ class Scene:
                 disk.truncate(64 << 20)
             namespaces = ("file:" + self.space.path("disk.img"),)
         self._arguments = [word for n in namespaces for word in ("--namespace", n)] + list(options)
+        if orders:
+            self._arguments += ["--control", self.ORDERS]
         if target:
             self.target = RestartableTarget(self.space, 0, self._arguments)
 
@@ -43,7 +53,17 @@ class Scene:
         self.target.kill()
 
     def restart_target(self):
-        self.target = RestartableTarget(self.space, self.target.port, self._arguments)
+        port = self.target.port
+        self.target = programs.when_port_is_free(
+            lambda: RestartableTarget(self.space, port, self._arguments))
+
+    def order(self, *words):
+        return self.run("nvmf-target", "ctl", self.ORDERS, *words).must_succeed().out
+
+    def wait_delayed(self, count):
+        """So many commands have come to the target, which an order `delay` keeps unanswered."""
+        cases.wait_until(lambda: json.loads(self.order("show"))["counters"]["delayed"] >= count,
+                         PATIENCE, f"the arrival of {count} commands")
 
     def __enter__(self):
         return self
@@ -89,7 +109,7 @@ class Scene:
                 return connection
         return None
 
-    def wait_state(self, wanted, seconds, name="nvmf0"):
+    def wait_state(self, wanted, seconds=PATIENCE, name="nvmf0"):
         def reached():
             told = self.connection(name)
             return told if told and told["state"] in wanted else None
@@ -108,11 +128,17 @@ class Scene:
         with open(os.path.join(self.space.runtime, name + ".log")) as text:
             return text.read()
 
-    def wait_gone(self, pid, seconds):
-        cases.wait_until(lambda: not programs._running(pid), seconds, f"the end of process {pid}")
+    def wait_gone(self, pid, seconds=programs.LEAVE_LIMIT):
+        cases.wait_until(lambda: not programs.running(pid), seconds, f"the end of process {pid}")
+
+    def wait_all_gone(self):
+        cases.wait_until(lambda: not self.space.processes(), programs.LEAVE_LIMIT,
+                         "the end of all processes")
 
     def nothing_left_but_the_target(self):
-        left = [pid for pid in self.space.processes()
-                if self.target is None or pid != self.target.process.pid]
-        check(not left, f"processes are left: {left}")
-        check(not self.space.sockets(), f"sockets are left: {self.space.sockets()}")
+        """Somebody's child that was killed may need a moment to be gone."""
+        targets = {self.target.process.pid} if self.target else set()
+        cases.wait_until(lambda: set(self.space.processes()) <= targets, programs.LEAVE_LIMIT,
+                         "the end of all processes but the target")
+        left = set(self.space.sockets()) - {self.ORDERS}
+        check(not left, f"sockets are left: {left}")

@@ -17,7 +17,7 @@ import losses  # noqa: E402
 import programs  # noqa: E402
 import refusals  # noqa: E402
 from cases import check  # noqa: E402
-from scene import NQN, Scene  # noqa: E402
+from scene import NQN, PATIENCE, Scene  # noqa: E402
 
 MIB = 1 << 20
 SCRIPT_LIMIT = 560
@@ -87,16 +87,16 @@ def logs(new):
     with new() as scene:
         scene.connect()
         os.kill(scene.pid("nvmf0"), signal.SIGKILL)
-        cases.wait_until(lambda: not scene.listed()["Connections"], 3, "the end of nvmf0")
+        cases.wait_until(lambda: not scene.listed()["Connections"], PATIENCE, "the end of nvmf0")
         check("connected to" in scene.log("nvmf0"), "a killed connection's log stays")
         scene.connect("-l", "0.5")
         check("connected to" in scene.log("nvmf0.1"), "the log before this one is nvmf0.1.log")
         pid = scene.pid("nvmf0")
         scene.kill_target()
-        scene.wait_gone(pid, 5)
+        scene.wait_gone(pid)
         check("is lost for good" in scene.log("nvmf0"), scene.log("nvmf0"))
         scene.target = None
-        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
+        scene.wait_all_gone()
 
 
 def verbose(new):
@@ -138,11 +138,11 @@ def run_command(new):
                           f"trap 'echo told > {mark}; exit 0' TERM; echo up; sleep 100 & wait"],
             "up", 1)
         os.kill(scene.target.process.pid, signal.SIGKILL)
-        check(connection.wait(5) == 1, "a connection that is lost for good must exit 1")
+        check(connection.wait(PATIENCE) == 1, "a connection that is lost for good must exit 1")
         check("lost for good" in connection.errors(), f"it said {connection.errors()!r}")
         check(os.path.exists(mark), "the command was not told")
         connection.kill()
-        cases.wait_until(lambda: not scene.space.processes(), 2, "the end of all processes")
+        scene.wait_all_gone()
 
 
 def ignoring_command(new):
@@ -151,7 +151,7 @@ def ignoring_command(new):
             scene.space, ["nvmf-connect", scene.uri, "--run",
                           "trap '' TERM; echo up; while :; do sleep 1; done"], "up", 1)
         os.kill(connection.process.pid, signal.SIGTERM)
-        check(connection.wait(5) == 137, "the command's status is that of its SIGKILL")
+        check(connection.wait(10) == 137, "the command's status is that of its SIGKILL")
         connection.kill()
         scene.nothing_left_but_the_target()
 
@@ -208,7 +208,7 @@ def killed_connection(new):
         scene.connect("-k", "1", "--cqt", "0.1")
         pid = scene.pid("nvmf0")
         os.kill(pid, signal.SIGKILL)
-        scene.wait_gone(pid, 2)
+        scene.wait_gone(pid)
         check(scene.space.sockets(), "the test expects sockets that nobody removed")
         check(scene.listed()["Connections"] == [], "a dead connection is not listed")
         scene.refused("nvmf", "id-ctrl", "nvmf0", says="no connection nvmf0")
@@ -233,12 +233,12 @@ def hanging_target(new):
             client.kill()
             scene.nothing_left_but_the_target()
             scene.refused("nvmf", "id-ctrl", scene.uri, within=25)
-            started = time.monotonic()
             connecting = programs.Server(scene.space, ["sh", "-c", "echo up; exec " + " ".join(
                 [scene.space.program("nvmf-connect"), "--foreground", scene.uri])], "up", 1)
-            time.sleep(0.5)
+            scene.wait_state(("connecting",))
+            started = time.monotonic()
             connecting.process.terminate()
-            check(connecting.wait(5) == 1, "ended while connecting: exit 1")
+            check(connecting.wait(10) == 1, "ended while connecting: exit 1")
             check(time.monotonic() - started < 5, "SIGTERM while connecting took too long")
             connecting.kill()
         finally:
@@ -251,11 +251,11 @@ def keep_alive_notices_silence(new):
         scene.connect("-k", "2")
         programs.suspend(scene.target.process.pid)
         try:
-            scene.wait_state(("lost", "reconnecting"), 8)
+            scene.wait_state(("lost", "reconnecting"))
         finally:
             scene.target.process.send_signal(signal.SIGCONT)
         check("is lost" in scene.log("nvmf0"), f"the log says {scene.log('nvmf0')!r}")
-        scene.wait_state(("live",), 15)
+        scene.wait_state(("live",))
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
         scene.nothing_left_but_the_target()
 
@@ -269,9 +269,9 @@ def hanging_control_client(new):
         for one in crowd:
             one.connect(path)
             one.sendall(b'{"version":1,')
-        check(scene.run("nvmf", "list").must_succeed().seconds < 2, "list took too long")
+        check(scene.run("nvmf", "list").must_succeed().seconds < 5, "list took too long")
         done = scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
-        check(done.seconds < 3, f"disconnect took {done.seconds:.1f} s")
+        check(done.seconds < 5, f"disconnect took {done.seconds:.1f} s")
         for one in crowd:
             one.close()
 
@@ -286,7 +286,7 @@ def stopped_connection(new):
         try:
             done = scene.run("nvmf", "list")
             check(done.status == 1 and "nvmf1n1" in done.out and "nvmf0.sock" in done.err, f"{done}")
-            check(done.seconds < 4, f"list took {done.seconds:.1f} s")
+            check(done.seconds < 2 + 4, f"list took {done.seconds:.1f} s")
         finally:
             os.kill(pid, signal.SIGCONT)
         scene.run("nvmf", "disconnect", "--all").must_succeed()
@@ -302,12 +302,12 @@ def interrupted_parent(new):
         parent = programs.Server(scene.space, ["sh", "-c", "echo up; exec "
                                                + scene.space.program("nvmf-connect") + " " + uri],
                                  "up", 1)
-        cases.wait_until(lambda: len(scene.space.processes()) == 2, 5, "the start of a child")
+        cases.wait_until(lambda: len(scene.space.processes()) == 2, PATIENCE, "the start of a child")
         time.sleep(0.2)
         parent.process.send_signal(signal.SIGINT)
-        parent.wait(2)
+        parent.wait(10)
         parent.kill()
-        cases.wait_until(lambda: not scene.space.processes(), 4, "the child's end")
+        scene.wait_all_gone()
         check(not scene.space.sockets(), f"sockets are left: {scene.space.sockets()}")
 
 

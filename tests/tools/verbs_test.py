@@ -19,8 +19,8 @@ from cases import check  # noqa: E402
 from scene import NQN, Scene  # noqa: E402
 
 SCRIPT_LIMIT = 560
-# Whatever is wrong is said within that time.
-BOUND = 6
+# Whatever is wrong is said within that time, on a busy machine, too; nothing is waited for.
+BOUND = 9
 NO_SUCH = "--no-such-option"
 
 # What a verb needs beside its operand.
@@ -333,7 +333,7 @@ def commands_of_nvme_cli(scene, shim):
 
 def while_lost(scene, all_verbs):
     scene.kill_target()
-    scene.wait_state(("lost", "reconnecting"), 10)
+    scene.wait_state(("lost", "reconnecting"))
     trace = {"trace": [scene.space.path("trace.pcapng")]}
     for verb in about_connections(all_verbs):
         if verb.name == "disconnect":
