@@ -78,7 +78,7 @@ class Machine:
         with open(self.said_in, errors="replace") as text:
             return text.read()
 
-    def boots(self, text, limit=60):
+    def boots(self, text, limit=200):
         cases.wait_until(lambda: text in self.said(), limit, "what the disk has to say")
 
 

@@ -26,6 +26,7 @@ import scene as scenes  # noqa: E402
 
 SIZE = 64 << 20
 LIMIT = 560
+PATIENCE = 20  # for what takes a moment
 SKIPPED = 77
 NOBODY = 65534
 
@@ -64,7 +65,7 @@ class Mounted(scenes.Scene):
         self.run("nvmf-target", "ctl", self.space.path("ctl"), *words).must_succeed()
 
     def soon(self, condition, what):
-        cases.wait_until(condition, 5, what, interval=0.01)
+        cases.wait_until(condition, PATIENCE, what, interval=0.01)
 
     def read(self, offset, length):
         with open(self.file, "rb", buffering=0) as file:
@@ -240,7 +241,7 @@ def verified(words):
             s.run("fio", "--name=v", f"--filename={s.file}", "--rw=randwrite",
                   "--bsrange=512-64k", "--blockalign=512", "--size=4M", "--io_size=1M",
                   "--offset_increment=4M", "--numjobs=16", "--verify=crc32c", "--direct=1",
-                  "--thread", f"--ioengine={engine}", *more, limit=100).must_succeed()
+                  "--thread", f"--ioengine={engine}", *more, limit=250).must_succeed()
 
 
 def namespaces_change(words):
@@ -309,7 +310,8 @@ def texts(words):
         done = s.sh(f"echo x > {folder}/state")
         check(done.status != 0, "it could be written")
         s.kill_target()
-        cases.wait_until(lambda: re.search(r"^state +: (?!live)", text("state"), re.M), 10, "a loss")
+        cases.wait_until(lambda: re.search(r"^state +: (?!live)", text("state"), re.M), PATIENCE,
+                         "a loss")
         check("nvmf0" in text("stats") and "mn " in text("identify"), text("identify"))
 
 
@@ -350,7 +352,7 @@ def unmounted_from_outside(words):
             done = s.run("fusermount3", "-u", s.folder)
             check(done.status != 0 and "busy" in done.err, f"{done}")
         s.run("fusermount3", "-u", s.folder).must_succeed()
-        cases.wait_until(lambda: pid not in s.space.processes(), 3, "the end of nvmf-connect")
+        cases.wait_until(lambda: pid not in s.space.processes(), PATIENCE, "the end of nvmf-connect")
         s.unmounted()
         done = s.run("nvmf-connect", s.uri, "--fuse", s.folder, "--nbd",
                      "unix:" + s.space.path("nbd.sock")).must_succeed()
@@ -372,8 +374,9 @@ def disconnected(words):
             time.sleep(0.3)
             check(reader.poll() is None, "the reader did not wait")
             done = s.run("nvmf", "disconnect", "nvmf0").must_succeed()
-            check(done.seconds < 2.5 * words.slack, f"it took {done.seconds:.1f} s")
-            check(ended(reader, 2 * words.slack) != 0, "the reader got data")
+            # Two seconds are promised; a machine that does other things gets as much again.
+            check(done.seconds < 4 * words.slack, f"it took {done.seconds:.1f} s")
+            check(ended(reader, PATIENCE) != 0, "the reader got data")
             reader.stderr.close()
             s.unmounted()
             try:
@@ -385,15 +388,6 @@ def disconnected(words):
         s.space.check_nothing_left()
 
 
-def alive(pid):
-    """A process that nobody has waited for has let go of everything, too."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def killed(words):
     """After kill -9, the next one mounts on the same directory."""
     with Mounted(words) as s:
@@ -401,7 +395,7 @@ def killed(words):
             s.mount("--no-fence")
             pid = s.pid()
             os.kill(pid, signal.SIGKILL)
-            cases.wait_until(lambda: not alive(pid), 10, "its death")
+            s.wait_gone(pid)
             try:
                 os.listdir(s.folder)
                 raise cases.Failed("the mount was not left behind: nothing is tested")
@@ -433,12 +427,12 @@ def waits(words):
             check(one.poll() is None, f"{one.args} did not wait")
         doomed.kill()
         asked.send_signal(signal.SIGINT)
-        ended(doomed, words.slack)
-        ended(asked, words.slack)
+        ended(doomed, PATIENCE)
+        ended(asked, PATIENCE)
         writer.terminate()
         check(os.stat(s.file).st_size == SIZE, "nothing can be asked")
         s.restart_target()
-        check(ended(reader, 10) == 0 and reader.stdout.read() == b"hello", "another end")
+        check(ended(reader, scenes.PATIENCE) == 0 and reader.stdout.read() == b"hello", "another end")
         for one in (reader, doomed, asked, writer):
             one.stdout.close()
             one.poll() is None and one.kill()

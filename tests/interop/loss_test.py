@@ -48,23 +48,32 @@ class Loss:
         self.workspace.check_nothing_left()
 
     def under_trouble(self, connection, period, do):
-        """fio verifies for the time of the case while do() is called every `period` seconds. The
-        connection must have been lost about as often, and be live at the end."""
+        """fio verifies for the time of the case while do() is called again and again, `period` seconds
+        after the connection is live again. It must be lost each time."""
         times = 0
         with trouble.FioMeanwhile(self.workspace, connection.export(1),
                                   self.seconds) as fio:
-            while fio.runs_for(period):
+            # Then fio is left alone: where writes are held for longer than a period, it would not end.
+            end = time.monotonic() + self.seconds
+            while fio.runs_for(period) and (times < 2 or time.monotonic() < end):
+                before = trouble.losses(self.workspace, "lossy")
                 do()
                 times += 1
-        trouble.wait_for_state(self.workspace, "lossy", "live")
+                trouble.wait_for_life_after(self.workspace, "lossy", before)
         status = trouble.status(self.workspace, "lossy")
         ios = sum(one["write"]["total_ios"] + one["read"]["total_ios"] for one in fio.accounts)
         print(f"       {times} times in {self.seconds:g} s, {status['losses']} losses, "
               f"{ios} I/Os; last: {status['last_loss']}", flush=True)
-        # On a busy machine trouble comes again before the last one is over.
-        cases.check(status["losses"] >= times / 2,
-                    f"{times} times trouble, but only {status['losses']} losses.")
         cases.check(times >= 1, "there was no trouble: this shows nothing.")
+
+    @contextlib.contextmanager
+    def until_noticed(self):
+        """After what is done here, the connection has noticed a loss, and for a moment yet there is
+        no change."""
+        before = trouble.losses(self.workspace, "lossy")
+        yield
+        trouble.wait_for_loss(self.workspace, "lossy", before)
+        time.sleep(0.5)
 
 
 def killed(loss):
@@ -91,9 +100,10 @@ def other_queue_counts(loss):
         loss.under_trouble(connection, 1.5, replace)
         granted = {len(trouble.status(loss.workspace, "lossy")["queues"])}
         for count in (1, QUEUES + 2):
+            before = trouble.losses(loss.workspace, "lossy")
             target.kill()
             target.start("--max-queues", str(count))
-            trouble.wait_for_state(loss.workspace, "lossy", "live")
+            trouble.wait_for_life_after(loss.workspace, "lossy", before)
             granted.add(len(trouble.status(loss.workspace, "lossy")["queues"]))
         print(f"       queues seen: {sorted(granted)}", flush=True)
         cases.check(1 in granted and max(granted) == QUEUES, f"queues were {granted}.")
@@ -104,8 +114,9 @@ def black_hole(loss):
     up: then it finds a host that has gone, and a new one."""
     with loss.served("-k", "1") as (target, connection):
         def swallow():
-            target.ctl("blackhole", "2500")
-            time.sleep(2.5)
+            with loss.until_noticed():
+                target.ctl("blackhole")
+            target.ctl("clear")
         loss.under_trouble(connection, 1.5, swallow)
 
 
@@ -113,8 +124,8 @@ def stopped_process(loss):
     """SIGSTOP: the same, with whatever was half done going on later."""
     with loss.served("-k", "1") as (target, connection):
         def stop():
-            target.hang()
-            time.sleep(2.5)
+            with loss.until_noticed():
+                target.hang()
             target.go_on()
         loss.under_trouble(connection, 1.5, stop)
 
@@ -136,20 +147,14 @@ def dropped(loss):
 
 def fatal(loss):
     with loss.served("-k", "1") as (target, connection):
-        def fail():
-            losses = trouble.status(loss.workspace, "lossy")["losses"]
-            target.ctl("cfs")
-            cases.wait_until(lambda: trouble.status(loss.workspace, "lossy")["losses"] > losses, 20,
-                             "the loss of a fatal controller")
-            trouble.wait_for_state(loss.workspace, "lossy", "live")
-        loss.under_trouble(connection, 1, fail)
+        loss.under_trouble(connection, 1, lambda: target.ctl("cfs"))
 
 
 def reset_on_request(loss):
     """`nvmf reset` in the middle of it all."""
     with loss.served() as (_, connection):
         loss.under_trouble(connection, 0.7, lambda: loss.workspace.run(
-            "nvmf", "reset", "lossy", limit=15).must_succeed())
+            "nvmf", "reset", "lossy").must_succeed())
 
 
 def cable_pulled(loss):
@@ -160,7 +165,7 @@ def cable_pulled(loss):
               "--io", loss.workspace.environment.get("NVMF_IO", "io_uring")]
     told = subprocess.run(["unshare", "--user", "--map-root-user", "--net", *inside],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=loss.seconds + 120)
+                          timeout=loss.seconds + 300)
     print("       " + told.stdout.strip().replace("\n", "\n       "), flush=True)
     cases.check(told.returncode == 0, "it failed inside.")
 
@@ -181,12 +186,12 @@ def cable_pulled_inside(loss):
         half_open = itertools.cycle((False, True))
 
         def pull():
-            interface("down")
-            time.sleep(1.5)
-            if next(half_open):
-                target.kill()
-                target.start()
-            time.sleep(1)
+            with loss.until_noticed():
+                interface("down")
+                if next(half_open):
+                    time.sleep(0.5)
+                    target.kill()
+                    target.start()
             interface("up")
         loss.under_trouble(connection, 1.5, pull)
 

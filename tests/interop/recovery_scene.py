@@ -10,6 +10,7 @@ import trouble
 from nbd_client import Client
 
 DISK_MIB = 16
+PATIENCE = 40  # for what takes a moment
 BLOCK = 4096
 OLD, NEW, OTHER = b"\xaa" * BLOCK, b"\xbb" * BLOCK, b"\xcc" * BLOCK
 
@@ -54,7 +55,7 @@ class Scene:
     def check_only(self, *targets):
         """No process, no socket but those of the targets; what was found is said."""
         allowed = {target.process.pid for target in targets}
-        cases.wait_until(lambda: set(self.workspace.processes()) <= allowed, 3,
+        cases.wait_until(lambda: set(self.workspace.processes()) <= allowed, programs.LEAVE_LIMIT,
                          "the end of every process but the target")
         expected = {os.path.relpath(target.control, self.workspace.folder) for target in targets}
         left = set(self.workspace.sockets()) - expected
@@ -69,6 +70,6 @@ def hold_write(target, client, after_ms):
     client.write(0, OTHER)
     target.ctl("late", str(after_ms), "--hold", "1")
     cookie = client.ask_write(0, OLD)
-    cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, 10, "the write's arrival")
+    cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, PATIENCE, "the write's arrival")
     target.ctl("drop")
     return cookie

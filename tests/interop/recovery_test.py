@@ -10,6 +10,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 
 import cases
@@ -17,34 +18,37 @@ import programs
 import trouble
 import wire
 from nbd_client import Client
-from recovery_scene import BLOCK, NEW, OLD, OTHER, Scene, hold_write
+from recovery_scene import BLOCK, NEW, OLD, OTHER, PATIENCE, Scene, hold_write
 
 LIMIT = 560
 RETURNS = 20  # of the target, for the median
 RETURN_LIMIT = 0.2
 END_LIMIT = 2.0
+# A machine that does other things gets as much again for an end, and so much more for a timer.
+BUSY = 2.0
 
 
 # ---- old writes, executed late
 
 def ghost(scene, fence):
-    """The old write is executed a second after the loss. Whoever waits for it ends with the newer
-    data; whoever does not has the old data back, and that is shown."""
-    options = ("--cqt", "2") if fence else ("--cqt", "2", "--no-fence")
+    """The old write is executed some time after the loss. Whoever waits for it ends with the newer
+    data; whoever does not has the old data back, and that is shown: there it comes late enough for
+    a machine that is slow to write the newer data."""
+    options = ("--cqt", "3") if fence else ("--cqt", "3", "--no-fence")
     with scene.served(*options) as (target, _, client):
         lost = time.monotonic()
-        cookie = hold_write(target, client, 1000)
+        cookie = hold_write(target, client, 1000 if fence else 4000)
         # The old write is done again, and answered; only then the new one is sent.
         waited = client.answer_to(cookie).at - lost
         client.write(0, NEW)
         client.flush()
-        cases.wait_until(lambda: target.shown()["counters"]["ghosts"] == 1, 10, "the old write")
+        cases.wait_until(lambda: target.shown()["counters"]["ghosts"] == 1, PATIENCE, "the old write")
         found = client.read(0, BLOCK)
         print(f"       done again after {waited:.2f} s; in the end there is "
               f"{ {NEW: 'the newer data', OLD: 'the old data'}.get(found, 'something else')}",
               flush=True)
         if fence:
-            cases.check(waited >= 2, f"the write was done again after {waited:.2f} s, not 2.")
+            cases.check(waited >= 3, f"the write was done again after {waited:.2f} s, not 3.")
             cases.check(found == NEW, "the newer data is not there.")
         else:
             cases.check(found == OLD, "without a fence nothing was lost: this test shows nothing.")
@@ -55,7 +59,7 @@ def ghost(scene, fence):
 def beside_the_fence(scene):
     """While one block waits for its old write, everything else goes on: reads, of that block too,
     and writes of others. `nvmf list` says what waits."""
-    with scene.served("--cqt", "5") as (target, _, client):
+    with scene.served("--cqt", "8") as (target, _, client):
         cookie = hold_write(target, client, 60_000)
         cases.check(client.read(0, BLOCK) == OTHER, "the fenced block reads as something else.")
         client.write(BLOCK, NEW)
@@ -78,14 +82,15 @@ def fence_after_error(scene):
     with scene.served("--cqt", "4", "-F", "0.2") as (target, _, client):
         target.ctl("late", "1500", "--hold", "1")
         cookie = client.ask_write(0, OLD)
-        cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, 10, "the write's arrival")
-        target.ctl("refuse", "700")
+        cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, PATIENCE,
+                         "the write's arrival")
+        target.ctl("refuse", "3000")
         target.ctl("drop")
         reply = client.answer_to(cookie)
         cases.check(reply.error == errno.EIO, f"the write was answered with {reply.error}.")
         scene.workspace.run("nvmf", "policy", "disk", "-F", "-1").must_succeed()
         client.write(0, NEW)
-        cases.wait_until(lambda: target.shown()["counters"]["ghosts"] == 1, 10, "the old write")
+        cases.wait_until(lambda: target.shown()["counters"]["ghosts"] == 1, PATIENCE, "the old write")
         cases.check(client.read(0, BLOCK) == NEW, "the old write has undone the newer one.")
 
 
@@ -93,13 +98,16 @@ def fence_after_error(scene):
 
 def back_at_once(scene):
     """From the target's listening again to the answer of a read that waits for it. Each time with a
-    connection of its own: one whose targets come and go every second makes pauses."""
-    times = []
+    connection of its own: one whose targets come and go every second makes pauses. How fast the
+    machine is can be seen by how long it takes to connect in the first place."""
+    times, first = [], []
     with scene.target() as target:
         for turn in range(RETURNS):
+            begin = time.monotonic()
             with scene.connect(target, "disk") as connection, \
                     Client.of(connection.export(1)) as client:
                 client.read(0, BLOCK)
+                first.append(time.monotonic() - begin)
                 target.kill()
                 time.sleep(0.05 + 0.05 * (turn % 10))
                 cookie = client.ask_read(0, BLOCK)
@@ -109,14 +117,16 @@ def back_at_once(scene):
                 times.append(reply.at - listening)
                 client.close()
     scene.workspace.check_nothing_left()
-    median = statistics.median(times)
+    median, slow = statistics.median(times), statistics.median(first)
     print(f"       first I/O after the target listens again: median {median * 1000:.0f} ms, "
-          f"most {max(times) * 1000:.0f} ms, of {RETURNS}", flush=True)
-    cases.check(median <= RETURN_LIMIT + scene.slack, f"the median is {median * 1000:.0f} ms.")
+          f"most {max(times) * 1000:.0f} ms, of {RETURNS}; when connecting {slow * 1000:.0f} ms",
+          flush=True)
+    cases.check(median <= RETURN_LIMIT + slow, f"the median is {median * 1000:.0f} ms.")
 
 
 class Deadline:
-    """One connection whose target goes away for good while an NBD client waits for a read."""
+    """One connection whose target goes away for good while an NBD client waits for a read. What
+    happens is noted when it does, whatever else this script is doing."""
 
     def __init__(self, scene, target, name, *options):
         self.scene = scene
@@ -127,6 +137,7 @@ class Deadline:
         self.lost_at = None
         self.doubt = 0
         self.reply = None
+        self.cut_off = False
         self.gone_at = None
 
     def notice_loss(self):
@@ -138,19 +149,31 @@ class Deadline:
             self.lost_at = time.monotonic() - lost_for / 1000
             self.doubt = time.monotonic() - asked + 0.001
 
-    def look(self):
-        """Notes what has happened since the last look."""
-        if self.reply is None:
-            with contextlib.suppress(cases.Failed, ConnectionError):
-                self.reply = self.client.take(0)
-        if self.gone_at is None and self.connection.process.poll() is not None:
+    def watch(self):
+        """From now on."""
+        for what in (self._take_reply, self._wait_for_end):
+            threading.Thread(target=what, daemon=True).start()
+
+    def answered(self):
+        """The client was told something, if only that nobody is there any more."""
+        return (self.reply and self.reply.error) or self.cut_off
+
+    def _take_reply(self):
+        try:
+            self.reply = self.client.take(2 * PATIENCE)
+        except (cases.Failed, OSError):
+            self.cut_off = True
+
+    def _wait_for_end(self):
+        with contextlib.suppress(cases.Failed):
+            self.connection.wait(2 * PATIENCE)
             self.gone_at = time.monotonic()
 
     def check(self, what, at, least):
         cases.check(at is not None, f"{self.name}: {what} never came.")
         after = at - self.lost_at
         print(f"       {self.name}: {what} {after:.2f} s after the loss", flush=True)
-        cases.check(least - self.doubt <= after <= least + 1 + self.scene.slack,
+        cases.check(least - self.doubt <= after <= least + BUSY + self.scene.slack,
                     f"{self.name}: {what} {after:.2f} s after the loss.")
 
 
@@ -170,18 +193,16 @@ def deadlines(scene):
         dead.kill()
         for one in everything:
             one.client.ask_read(0, BLOCK)
+            one.watch()
         unnoticed = list(everything)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE
         while unnoticed:
             cases.check(time.monotonic() < deadline, f"no loss of {unnoticed[0].name}")
             for one in unnoticed:
                 one.notice_loss()
             unnoticed = [one for one in unnoticed if one.lost_at is None]
-        while time.monotonic() < deadline and not (
-                all(one.reply for one in failing) and all(one.gone_at for one in ending)):
-            for one in everything:
-                one.look()
-            time.sleep(0.01)
+        cases.wait_until(lambda: all(one.reply for one in failing) and
+                         all(one.gone_at for one in ending), PATIENCE, "what is due")
         for one in failing:
             one.check("EIO", one.reply and one.reply.at, 3)
             cases.check(one.reply.error == errno.EIO, f"{one.name}: error {one.reply.error}.")
@@ -192,8 +213,7 @@ def deadlines(scene):
             cases.check(one.connection.process.returncode == 1,
                         f"{one.name}: status {one.connection.process.returncode}.")
             cases.check("--ctrl-loss-tmo" in said, f"{one.name} does not say why:\n{said}")
-            cases.check((one.reply and one.reply.error) or one.client.is_cut_off(1),
-                        f"{one.name}: the client waits for ever.")
+            cases.wait_until(one.answered, PATIENCE, f"{one.name}: an end of the client's waiting")
         dead.start()
         hole.ctl("clear")
         for one in failing:
@@ -209,7 +229,7 @@ def check_fails_at_once(one):
     asked = time.monotonic()
     reply = one.client.answer_to(one.client.ask_write(0, NEW))
     cases.check(reply.error == errno.EIO, f"{one.name}: a later write has error {reply.error}.")
-    cases.check(reply.at - asked < 1 + one.scene.slack, f"{one.name}: it took its time to fail.")
+    cases.check(reply.at - asked < BUSY + one.scene.slack, f"{one.name}: it took its time to fail.")
 
 
 def no_endless_loop(scene):
@@ -219,17 +239,20 @@ def no_endless_loop(scene):
         client.answer(cookie)
         target.ctl("refuse")
         target.ctl("drop")
-        before = cpu_seconds(connection.process.pid)
+        before, begin = cpu_seconds(connection.process.pid), time.monotonic()
         time.sleep(2)
         hung_up = scene.status()["attempts"]
+        first = time.monotonic()
         target.kill()
         time.sleep(2)
         refused = scene.status()["attempts"] - hung_up
+        second = time.monotonic()
         used = cpu_seconds(connection.process.pid) - before
-        print(f"       attempts in 2 s: {hung_up} when hung up on, {refused} when refused; "
-              f"{used:.2f} s of CPU", flush=True)
-        cases.check(1 <= hung_up <= 30 and 1 <= refused <= 60, "that is no pause between attempts.")
-        cases.check(used < 1 + scene.slack, f"{used:.2f} s of CPU in 4 s.")
+        print(f"       attempts: {hung_up} in {first - begin:.1f} s when hung up on, {refused} in "
+              f"{second - first:.1f} s when refused; {used:.2f} s of CPU", flush=True)
+        cases.check(1 <= hung_up <= 15 * (first - begin) and 1 <= refused <= 30 * (second - first),
+                    "that is no pause between attempts.")
+        cases.check(used < (second - begin) / 4 + scene.slack, f"{used:.2f} s of CPU.")
         target.start()
         client.read(0, BLOCK)
 
@@ -260,7 +283,7 @@ def make_hung(_scene, target, client):
 
 def make_hung_and_lost(scene, target, client):
     make_hung(scene, target, client)
-    cases.wait_until(lambda: scene.status()["losses"] > 0, 20, "the loss")
+    cases.wait_until(lambda: scene.status()["losses"] > 0, PATIENCE, "the loss")
 
 
 def make_black_hole(_scene, target, client):
@@ -271,13 +294,13 @@ def make_black_hole(_scene, target, client):
 def make_black_hole_and_lost(scene, target, _client):
     """With nothing under way: only the keep-alive notices."""
     target.ctl("blackhole", "60000")
-    cases.wait_until(lambda: scene.status()["losses"] > 0, 20, "the loss")
+    cases.wait_until(lambda: scene.status()["losses"] > 0, PATIENCE, "the loss")
 
 
 def make_dead(scene, target, client):
     target.kill()
     client.ask_write(0, OLD)
-    cases.wait_until(lambda: scene.status()["losses"] > 0, 20, "the loss")
+    cases.wait_until(lambda: scene.status()["losses"] > 0, PATIENCE, "the loss")
 
 
 def make_fenced(_scene, target, client):
@@ -296,14 +319,14 @@ def ended_in_time(scene, connection, name, way, status=0):
     started = time.monotonic()
     if way == "SIGTERM":
         connection.process.terminate()
-        got = connection.wait(END_LIMIT + scene.slack + 5)
+        got = connection.wait(PATIENCE)
         took = time.monotonic() - started
     else:
         options = ("--force",) if way == "force" else ()
         took = scene.workspace.run("nvmf", "disconnect", *options, name,
-                                   limit=20).must_succeed().seconds
-        got = connection.wait(1)
-    cases.check(took <= END_LIMIT + scene.slack, f"{way} took {took:.2f} s.")
+                                   limit=PATIENCE).must_succeed().seconds
+        got = connection.wait(1)  # it has ended: that is what `nvmf disconnect` waits for
+    cases.check(took <= END_LIMIT + BUSY + scene.slack, f"{way} took {took:.2f} s.")
     cases.check(got == status, f"after {way} its status is {got}: {connection.errors()}")
     return took
 
@@ -318,7 +341,7 @@ def end_in_state(scene, make):
                 client = stack.enter_context(Client.of(connection.export(1)))
                 make(scene, target, client)
                 times[way] = ended_in_time(scene, connection, "disk", way)
-                cases.check(client.is_cut_off(2), "the NBD client was not told.")
+                cases.check(client.is_cut_off(PATIENCE), "the NBD client was not told.")
             scene.check_only(*((target,) if target.runs() else ()))
         forget_crashes(scene)
     print("       " + ", ".join(f"{way} {took:.2f} s" for way, took in times.items()), flush=True)
@@ -356,9 +379,10 @@ def end_of_a_stopped_process(scene):
             nbd="unix:" + os.path.join(scene.workspace.runtime, "disk.nbd.sock"))
         try:
             programs.suspend(connection.process.pid)
-            told = scene.workspace.run("nvmf", "disconnect", "--force", "disk", limit=20)
+            told = scene.workspace.run("nvmf", "disconnect", "--force", "disk",
+                                         limit=PATIENCE)
             told.must_succeed()
-            cases.check(told.seconds <= END_LIMIT + 1 + scene.slack, f"{told.seconds:.2f} s.")
+            cases.check(told.seconds <= END_LIMIT + BUSY + scene.slack, f"{told.seconds:.2f} s.")
             cases.check(connection.wait(1) == -signal.SIGKILL, "it was not killed.")
         finally:
             connection.kill()
@@ -378,20 +402,24 @@ def killed_connection(scene):
             client.write(0, OLD)
             target.ctl("late", "1500", "--hold", "1")
             client.ask_write(0, OTHER)
-            cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, 10, "the write")
+            cases.wait_until(lambda: target.shown()["counters"]["held"] == 1, PATIENCE, "the write")
             first.kill()
-            cases.check(client.is_cut_off(5), "the NBD client was not told.")
+            cases.check(client.is_cut_off(PATIENCE), "the NBD client was not told.")
         with scene.connect(target, "disk", *options) as second:
-            seen = time.monotonic()
+            before = time.monotonic()
             left = scene.status()["writes_held_for_ms"] / 1000
+            seen = time.monotonic()
             with Client.of(second.export(1)) as client:
                 write = client.ask_write(0, NEW)
                 cases.check(client.read(2 * BLOCK, BLOCK) == bytes(BLOCK), "a read is wrong.")
-                held = client.answer_to(write).at - seen
-                print(f"       writes held for {held:.2f} s, foretold {left:.2f} s", flush=True)
+                done = client.answer_to(write).at
+                print(f"       writes held for {done - seen:.2f} s, foretold {left:.2f} s", flush=True)
                 cases.check(left > 2, f"writes are held for only {left:.2f} s.")
-                cases.check(left - 0.5 <= held <= left + 2 + scene.slack, f"held {held:.2f} s.")
-                cases.check(target.shown()["counters"]["ghosts"] == 1, "the old write never came.")
+                # It was answered some time between `before` and `seen`.
+                cases.check(done - before >= left - 0.1, f"held {done - before:.2f} s.")
+                cases.check(done - seen <= left + BUSY + scene.slack, f"held {done - seen:.2f} s.")
+                cases.wait_until(lambda: target.shown()["counters"]["ghosts"] == 1, PATIENCE,
+                                 "the old write")
                 cases.check(client.read(0, BLOCK) == NEW, "the dead one's write has won.")
             cases.check("held" in second.errors(), f"not a word of it: {second.errors()!r}")
         # After an orderly end nothing is held.
@@ -435,7 +463,7 @@ def stopped_by(scene, target, client, path):
     client.ask_write(0, NEW)
     target.start()
     trouble.wait_for_state(scene.workspace, "disk", "live")
-    cases.wait_until(lambda: scene.namespace()["stopped"], 10, "a reason")
+    cases.wait_until(lambda: scene.namespace()["stopped"], PATIENCE, "a reason")
     said = scene.workspace.run("nvmf", "list").must_succeed().out
     cases.check("nvmf accept" in said, f"nvmf list does not say what to do:\n{said}")
     cases.check(client.take(0.5) is None, "a request was answered all the same.")
@@ -454,7 +482,7 @@ def remapped(scene):
         client.write(0, OLD)
         for path in others:
             target.ctl("ns-swap", "1", f"file:{path}")
-        cases.wait_until(lambda: scene.namespace()["stopped"], 10, "a reason")
+        cases.wait_until(lambda: scene.namespace()["stopped"], PATIENCE, "a reason")
         client.ask_write(0, NEW)
         cases.check(client.take(0.5) is None, "a request was answered all the same.")
         for path in others:
@@ -466,10 +494,10 @@ def removed(scene):
     with scene.served("-l", "60") as (target, _, client):
         client.write(0, OLD)
         target.ctl("ns-remove", "1")
-        reply = client.take_reply_to(client.ask_write(0, NEW), 5)
+        reply = client.take_reply_to(client.ask_write(0, NEW), PATIENCE)
         cases.check(reply.error != 0, "a write to a namespace that is not there succeeded.")
         asked = time.monotonic()
-        reply = client.take_reply_to(client.ask_read(0, BLOCK), 5)
+        reply = client.take_reply_to(client.ask_read(0, BLOCK), PATIENCE)
         cases.check(reply.error != 0, "a read of a namespace that is not there succeeded.")
         print(f"       errors {reply.error}, after {reply.at - asked:.2f} s", flush=True)
 
@@ -491,10 +519,11 @@ def churn(scene, rounds):
         for turn in range(rounds):
             visit(turn)
         scene.check_only(target)
-        shown = target.shown()
-        cases.check(not shown["connections"] and not shown["controllers"],
-                    f"the target still has {shown['connections']} {shown['controllers']}.")
-        cases.wait_until(lambda: footprint(target)[0] <= before[0], 5, "the end of all sockets")
+        def forgotten():
+            shown = target.shown()
+            return not shown["connections"] and not shown["controllers"]
+        cases.wait_until(forgotten, PATIENCE, "the target's forgetting of everybody")
+        cases.wait_until(lambda: footprint(target)[0] <= before[0], PATIENCE, "the end of all sockets")
         after = footprint(target)
         print(f"       target: {before[0]} files, {before[1]} KiB; after {rounds} connections "
               f"{after[0]} files, {after[1]} KiB", flush=True)

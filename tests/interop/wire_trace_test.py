@@ -28,7 +28,7 @@ class Shark(wireshark_test.Dissector):
 
 def ask(workspace, verb, **arguments):
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.connect(os.path.join(workspace.runtime, "traced.sock"))
         request = {"version": 1, "verb": verb, "args": arguments}
         link.sendall(json.dumps(request).encode() + b"\n")
@@ -39,7 +39,7 @@ def ask(workspace, verb, **arguments):
 
 
 def wait_for_life(workspace, lives):
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while ask(workspace, "health")["lives"] < lives:
         cases.check(time.monotonic() < until, "it is not live again.")
         time.sleep(0.05)

@@ -36,7 +36,7 @@ class Dissector:
         self._workspace = workspace
 
     def run(self, *more):
-        done = subprocess.run(self._base + list(more), capture_output=True, text=True, timeout=120,
+        done = subprocess.run(self._base + list(more), capture_output=True, text=True, timeout=300,
                               env=dict(self._workspace.environment, LC_ALL="C"), check=False)
         cases.check(done.returncode == 0, f"tshark {' '.join(more)}: {done.stderr}")
         return done.stdout
