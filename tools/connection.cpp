@@ -17,6 +17,7 @@
 #include "nvme/text.h"
 #include "stats_format.h"
 #include "tool_program.h"
+#include "tool_timers.h"
 #include "transport/tcp/pdu_border.h"
 
 namespace nvmf::tools {
@@ -143,6 +144,7 @@ void Connection::serving(const Result<void>& started) {
   log(LogLevel::info,
       fmt::format("connected to {} at {} with {} I/O queues", options_.params.subnqn,
                   options_.params.address(), subsystem_->statistics().live_io_queues()));
+  tell_of_short_patience();
   if (options_.run.empty()) {
     announce();
   } else if (auto begun = start_command(); !begun) {
@@ -270,6 +272,15 @@ void Connection::on_namespace_detached(std::uint32_t nsid) {
 
 void Connection::on_namespace_changed(std::uint32_t nsid) {
   if (has_faces()) faces_->changed(disk(nsid));
+}
+
+/// Known only now: it depends on what the controller says.
+void Connection::tell_of_short_patience() {
+  if (options_.discovery || options_.params.read_only) return;
+  const std::string note = note_about_hold(options_.params.loss, writes_held_at_most_);
+  if (note.empty()) return;
+  reporter_.complain(note);
+  if (reporter_.background()) log(LogLevel::info, note);
 }
 
 void Connection::announce() {

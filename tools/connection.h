@@ -68,6 +68,7 @@ class Connection final : public host::SubsystemEvents {
   void face_gone(const std::string& how);
   [[nodiscard]] bool has_faces() const { return faces_ && state_ != State::ending; }
   void serving(const Result<void>& started);
+  void tell_of_short_patience();
   void announce();
   [[nodiscard]] std::string in_words(std::string_view state) const;
   [[nodiscard]] std::string discovery_uri() const;

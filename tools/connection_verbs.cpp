@@ -124,6 +124,9 @@ json Connection::health() const {
   s["io_fails_in_ms"] = ms_or_null(h.io_fails_in);
   s["gone_in_ms"] = ms_or_null(h.gone_in);
   s["policy"] = to_json(h.policy);
+  // Of a discovery controller, and of a disk that is only read, no write can be held.
+  const bool held = lives_ != 0 && !options_.discovery && !options_.params.read_only;
+  s["writes_held_at_most_ms"] = held ? ms_or_null(writes_held_at_most_) : json(0);
   if (const host::AssociationInfo* info = subsystem_->info()) {
     s["transfer_bytes_max"] = std::min<std::uint64_t>(
         info->controller.max_transfer_bytes(info->cap.mpsmin).value_or(control::kPayloadBytesMax),

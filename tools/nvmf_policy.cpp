@@ -101,6 +101,11 @@ int policy(const PolicyWords& words) {
       !note.empty() && !words.timers.empty()) {
     complain(kProgram, note);
   }
+  if (const std::string note =
+          note_about_hold(policy_of(*health), duration_of(*health, "writes_held_at_most_ms"));
+      !note.empty() && !words.timers.empty()) {
+    complain(kProgram, note);
+  }
   if (words.format == OutputFormat::json) {
     json document = *health;
     document.erase("ok");

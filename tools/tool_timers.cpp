@@ -91,6 +91,16 @@ std::string note_about(const host::LossPolicy& policy) {
       kCtrlLoss);
 }
 
+std::string note_about_hold(const host::LossPolicy& policy, std::optional<Duration> held_at_most) {
+  if (!policy.ctrl_loss || !held_at_most || *policy.ctrl_loss >= *held_at_most) return {};
+  return fmt::format(
+      "note: {} {} is shorter than the {} for which writes may be held after a loss, until the "
+      "target can no longer execute what it was sent before: they fail with EIO first. Give -l {} "
+      "or more, or a shorter -k or --cqt",
+      kCtrlLoss, show_duration(*policy.ctrl_loss), show_duration(*held_at_most),
+      std::chrono::ceil<std::chrono::seconds>(*held_at_most).count());
+}
+
 std::string show_duration(Duration duration) {
   const std::int64_t ms = to_ms(duration);
   if (ms < 10'000 && ms % 1000 != 0) {

@@ -34,6 +34,10 @@ struct TimerWords {
 /// Something to know about a policy that is possible and not what one may think; empty if nothing.
 std::string note_about(const host::LossPolicy& policy);
 
+/// The same about a policy that gives writes up while they are still held; `held_at_most` is how
+/// long that may be after a loss, nothing: for ever, which no policy can outlast.
+std::string note_about_hold(const host::LossPolicy& policy, std::optional<Duration> held_at_most);
+
 /// "0.35 s", "20 s", "9 min 48 s", "3 h 5 min".
 std::string show_duration(Duration duration);
 

@@ -113,6 +113,14 @@ def ctrl_loss(new):
         patient = scene.connect(*QUICK, "-D", "-l", "-1")
         check(list(patient) == ["nvmf1n1"], f"{patient}")
         foreground = programs.Connection(scene.space, scene.uri, *QUICK, "-l", "1", "-D")
+        check(len(re.findall(r"-l,--ctrl-loss-tmo 1 s is shorter than the \S+ s for which writes "
+                             r"may be held .* Give -l [34] or more", foreground.errors())) == 1,
+              f"it did not warn of -l 1: {foreground.errors()!r}")
+        check("is shorter than" not in scene.log("nvmf1"), scene.log("nvmf1"))
+        done = scene.run("nvmf", "policy", "nvmf1", "-l", "1").must_succeed()
+        check("1 s is shorter than the" in done.err, f"{done}")
+        done = scene.run("nvmf", "policy", "nvmf1", "-l", "-1").must_succeed()
+        check("is shorter than" not in done.err, f"{done}")
         started = time.monotonic()
         scene.kill_target()
         reading = background(scene, "qemu-io", "-f", "raw", "-c", "read 0 64k", uri)

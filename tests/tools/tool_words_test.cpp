@@ -53,6 +53,20 @@ TEST(TimerWords, ChangeWhatTheySayAndNothingElse) {
   EXPECT_FALSE(TimerWords{.reconnect_delay = "-1"}.applied_to(before));
 }
 
+TEST(TimerNotes, TellOfWritesThatAreGivenUpWhileTheyAreHeld) {
+  host::LossPolicy policy;
+  policy.ctrl_loss = seconds(5);
+  const std::string note = note_about_hold(policy, milliseconds(20'300));
+  EXPECT_NE(note.find("-l,--ctrl-loss-tmo 5 s is shorter than the 20 s "), std::string::npos)
+      << note;
+  EXPECT_NE(note.find("Give -l 21 or more"), std::string::npos) << note;
+  EXPECT_EQ(note_about_hold(policy, seconds(5)), "");
+  EXPECT_EQ(note_about_hold(policy, Duration::zero()), "") << "--no-fence";
+  EXPECT_EQ(note_about_hold(policy, std::nullopt), "") << "no -l is long enough";
+  policy.ctrl_loss.reset();
+  EXPECT_EQ(note_about_hold(policy, seconds(20)), "");
+}
+
 TEST(Durations, AreShownShort) {
   for (const auto& [text, d] :
        {std::pair("0 s", Duration{}), std::pair("0.35 s", Duration(milliseconds(350))),
