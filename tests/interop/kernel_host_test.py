@@ -40,7 +40,7 @@ class Host:
         self.ours = ours  # nvmf-target, rather than the kernel's own target
         self.disks = {}  # NSID to device path
 
-    def nvme(self, text, limit=30):
+    def nvme(self, text, limit=vm.RUN_LIMIT):
         return self.machine.run("nvme " + text, limit)
 
     def json(self, text):
@@ -62,12 +62,13 @@ class Host:
         self.nvme(f"connect -t tcp -a {HOST_ADDRESS} -s {port or self.port} -n {nqn} "
                   f"-q {nvmet.ALLOWED_HOST} -I {programs.HOST_ID} {options}")
         # Namespaces appear a moment after nvme-cli returns.
-        self.machine.run("for i in $(seq 100); do [ -b /dev/nvme0n1 ] && [ -b /dev/nvme0n2 ] && "
+        self.machine.run("for i in $(seq 300); do [ -b /dev/nvme0n1 ] && [ -b /dev/nvme0n2 ] && "
                          "exit 0; sleep 0.1; done; echo no disk appeared; dmesg | tail; exit 1")
 
     def disconnect(self, nqn=nvmet.OPEN_NQN):
         self.nvme(f"disconnect -n {nqn}")
-        self.machine.run("[ ! -e /dev/nvme0 ] || { echo /dev/nvme0 is still there; exit 1; }")
+        self.machine.run("for i in $(seq 50); do [ ! -e /dev/nvme0 ] && exit 0; sleep 0.1; done; "
+                         "echo /dev/nvme0 is still there; exit 1")
 
     @contextlib.contextmanager
     def connected(self, options=""):
@@ -252,9 +253,9 @@ def with_digests(host, options):
 
 def short_queue_and_keep_alive(host):
     """A queue of 16, no SQ flow control, and idle for longer than the keep-alive time."""
-    with host.connected("-i 1 -Q 16 -d -k 2") as tap:
+    with host.connected("-i 1 -Q 16 -d -k 4") as tap:
         direct_transfers(host, "/dev/nvme0n2")
-        host.machine.run("sleep 6", 20)
+        host.machine.run("sleep 10")
         verify_files(host, "/dev/nvme0n1")
         cases.check(tap.counts.queues.get(1) in (15, 16), f"SQSIZE: {tap.counts.queues}.")
 
@@ -296,7 +297,7 @@ def reads_while(host, device, trouble):
                      f"2>/dev/null | sha256sum || exit; done >/tmp/sums; mv /tmp/sums /tmp/sum) & sleep 0.3")
     trouble()
     lines = host.machine.run("for i in $(seq 300); do [ -e /tmp/sum ] && break; sleep 0.2; done; "
-                             "cat /tmp/sum", 80).split()
+                             "cat /tmp/sum", 120).split()
     sums = set(lines[::2])
     cases.check(len(lines) == 6 and len(sums) == 1, f"{device} has read as {sums}.")
     return sums.pop()
@@ -353,9 +354,9 @@ def on_device(host, workspace, attach, detach):
         try:
             host.machine.run(f"{attach.format(port=port)} >/tmp/nbd 2>&1 || "
                              "{ cat /tmp/nbd; exit 1; }\n"
-                             "for i in $(seq 100); do "
+                             "for i in $(seq 200); do "
                              f"[ $(cat /sys/block/nbd0/size) = {NBD_MEBIBYTES * 2048} ] && exit 0; "
-                             "sleep 0.2; done; cat /tmp/nbd; exit 1", 60)
+                             "sleep 0.2; done; cat /tmp/nbd; exit 1", 120)
             host.machine.run(
                 "mkfs.ext4 -q -F /dev/nbd0 && mount -t ext4 -o discard /dev/nbd0 /mnt && "
                 "head -c 5000001 /dev/urandom >/mnt/kept && sha256sum /mnt/kept >/tmp/kept && "

@@ -21,6 +21,7 @@ IDLE_MIB = 20  # resident, of an nvmf-connect that has nothing to do
 GROWTH_MIB = 4  # what the allocator may keep
 AT_ONCE = 200
 VISITS = 10_000
+PATIENCE = 40  # for what takes a moment
 
 
 class Scene:
@@ -37,8 +38,7 @@ class Scene:
         for _ in range(8):
             with Client(self.path) as client:
                 everything_small(client.go(), 0)
-        time.sleep(1)  # the last of them has gone
-        self.files = self.open_files()
+        self.files = self._files_when_quiet()
         self.memory = self.resident()
         print(f"idle: {self.memory:.1f} MiB resident, {self.files} files", flush=True)
 
@@ -52,12 +52,22 @@ class Scene:
     def open_files(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def _files_when_quiet(self):
+        """When it has noticed that everybody has gone: nothing has changed for a second."""
+        seen = [self.open_files()]
+
+        def quiet():
+            seen.append(self.open_files())
+            return len(seen) > 20 and len(set(seen[-20:])) == 1
+        cases.wait_until(quiet, PATIENCE, "quiet")
+        return seen[-1]
+
     def is_as_before(self, sanitized):
-        cases.wait_until(lambda: self.open_files() <= self.files, 10, "the end of all sockets")
+        cases.wait_until(lambda: self.open_files() <= self.files, PATIENCE, "the end of all sockets")
         if not sanitized:
             allowed = min(IDLE_MIB, self.memory + GROWTH_MIB)
             with contextlib.suppress(cases.Failed):
-                cases.wait_until(lambda: self.resident() < allowed, 10, "memory", 0.2)
+                cases.wait_until(lambda: self.resident() < allowed, PATIENCE, "memory", 0.2)
             now = self.resident()
             cases.check(now < allowed, f"idle again it has {now:.1f} MiB resident; "
                         f"before, {self.memory:.1f} MiB, and {allowed:.1f} MiB would be right")

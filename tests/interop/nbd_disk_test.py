@@ -22,6 +22,7 @@ from nbd_servers import NbdServer, nbdkit
 LIMIT = 560
 NQN = "nqn.2024-05.org.example:doors"
 MEBIBYTES = 64
+PATIENCE = 40  # for what takes a moment
 COPY = ("--connections=2", "--requests=32")
 
 
@@ -72,7 +73,7 @@ def both_doors(doors):
 
 def by_tcp_and_name(doors):
     """A name is looked up; an export has a name with odd characters."""
-    port = trouble.lasting_address()[1]
+    port = trouble.lasting_address("127.0.0.1")[1]
     with NbdServer(doors.workspace, "tcp", "nbdkit", "-f", "-p", str(port), "-i", "localhost",
                    "--run", "touch SOCKET; sleep 60", "eval", "get_size=echo 1M",
                    'pread=dd if=/dev/zero bs=$3 count=1 status=none | tr "\\\\0" x',
@@ -221,9 +222,12 @@ def connections(doors):
                     *settings) as server:
             with doors.served(server) as (_, connection):
                 doors.io(connection.export(1), "write 0 4M")
+
+                def count():
+                    return server.said().count("accepted connection") - 1  # one was listens()
+                cases.wait_until(lambda: count() >= wanted, PATIENCE, f"connection {wanted}")
                 time.sleep(0.3)
-                count = server.said().count("accepted connection") - 1  # one was listens()
-                cases.check(count == wanted, f"{count} connections instead of {wanted}.")
+                cases.check(count() == wanted, f"{count()} connections instead of {wanted}.")
 
 
 def qcow2(doors):
@@ -245,14 +249,15 @@ def qcow2(doors):
 
 
 def restarted_under(doors, server, connection, number, seconds):
-    with trouble.FioMeanwhile(doors.workspace, connection.export(1), seconds) as fio:
-        times = 0
-        while fio.runs_for(1.2):
-            server.end(number)
-            time.sleep((0, 0.5, 1)[times % 3])
-            server.start()
-            times += 1
-    cases.check(times >= 2, f"only {times} restarts: this shows nothing.")
+    """Twice at least: where starting a server takes long, fio has to run again for that."""
+    times = 0
+    while times < 2:
+        with trouble.FioMeanwhile(doors.workspace, connection.export(1), seconds) as fio:
+            while fio.runs_for(1.2):
+                server.end(number)
+                time.sleep((0, 0.5, 1)[times % 3])
+                server.start()
+                times += 1
 
 
 def killed(doors):
@@ -278,9 +283,11 @@ def hangs(doors):
             with trouble.FioMeanwhile(doors.workspace, connection.export(1), 8) as fio:
                 cases.check(fio.runs_for(1.5), "fio ended early.")
                 programs.suspend(server.process.pid)
-                time.sleep(5)
-                server.process.send_signal(signal.SIGCONT)
-            cases.check("unanswered for 4 s" in target.errors(), target.errors())
+                try:
+                    cases.wait_until(lambda: "unanswered for 4 s" in target.errors(), PATIENCE,
+                                     "the target's losing its patience")
+                finally:
+                    server.process.send_signal(signal.SIGCONT)
 
 
 def hung_at_the_end(doors):
@@ -295,7 +302,7 @@ def hung_at_the_end(doors):
                 client.ask_read(0, 512)
                 cases.check(client.take(1) is None, "a server that hangs has answered.")
                 target.process.terminate()
-                cases.check(target.wait(9) == 1, "it ended as if nothing were wrong.")
+                cases.check(target.wait(20) == 1, "it ended as if nothing were wrong.")
                 cases.check("did not end within" in target.errors(), target.errors())
         finally:
             target.kill()
@@ -308,23 +315,23 @@ def not_ready(doors):
         with programs.Target(doors.workspace, {NQN: ["--namespace", f"nbd:{server.uri}"]}) as target:
             def read():
                 return doors.run("nvmf", "read", target.uris[NQN] + "/1", "-q", programs.HOST_NQN,
-                                 "-I", programs.HOST_ID, "-s", "0", "-c", "0", "-z", "512", limit=40)
+                                 "-I", programs.HOST_ID, "-s", "0", "-c", "0", "-z", "512", limit=80)
             read().must_succeed()
             server.end(signal.SIGKILL)
             told = read()
             cases.check(told.status != 0 and "not ready" in told.err.lower(), told.err)
-            cases.check(18 < told.seconds < 38, f"it took {told.seconds:.1f} s.")
+            cases.check(18 < told.seconds < 60, f"it took {told.seconds:.1f} s.")
             told = read()
             cases.check(told.status != 0 and told.seconds < 15, f"again: {told.seconds:.1f} s.")
             server.argv[-1] = "8M"
             server.start()
-            cases.wait_until(lambda: "has 8388608 bytes where it had 16777216" in target.errors(), 15,
+            cases.wait_until(lambda: "has 8388608 bytes where it had 16777216" in target.errors(), PATIENCE,
                              "the smaller export being told")
             cases.check(read().status != 0, "a smaller export was used.")
             server.end(signal.SIGKILL)
             server.argv[-1] = "32M"
             server.start()
-            cases.wait_until(lambda: "is back after" in target.errors(), 15, "its return")
+            cases.wait_until(lambda: "is back after" in target.errors(), PATIENCE, "its return")
             read().must_succeed()
 
 
@@ -339,9 +346,10 @@ def unflushed(doors):
                 with nbd_client.Client.of(connection.export(1)) as client:
                     client.write(0, b"1" * 4096)
                     server.end(signal.SIGKILL)
-                    cases.wait_until(lambda: "was lost" in target.errors(), 5, "the loss")
+                    cases.wait_until(lambda: "was lost" in target.errors(), PATIENCE, "the loss")
                     server.start()
-                    cases.wait_until(lambda: "is back" in target.errors(), 10, "its return")
+                    cases.wait_until(lambda: "is back" in target.errors(), PATIENCE,
+                                     "its return")
                     cases.check("may be lost with it" in target.errors(), target.errors())
                     client.ask(nbd_client.FLUSH, 77)
                     error = client.answer_to(77).error

@@ -41,7 +41,7 @@ class NbdServer:
                 [self.workspace.program(self.argv[0]), *self.argv[1:]], stdin=subprocess.DEVNULL,
                 stdout=errors, stderr=errors, cwd=self.workspace.folder,
                 preexec_fn=vm.die_with_parent, env=self.workspace.environment)
-        cases.wait_until(lambda: self.listens() or self.process.poll() is not None, 10,
+        cases.wait_until(lambda: self.listens() or self.process.poll() is not None, 40,
                          f"`{self.argv[0]}` listening", 0.01)
         cases.check(self.process.poll() is None, f"`{' '.join(self.argv)}` ended: {self.said()}")
 
@@ -54,7 +54,7 @@ class NbdServer:
     def end(self, number):
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.process.wait(10)
+        self.process.wait(40)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
 

@@ -28,7 +28,7 @@ class Tools:
         self.data = data
         self.back = workspace.path("back")
 
-    def run(self, *argv, limit=120):
+    def run(self, *argv, limit=200):
         return self.workspace.run(*argv, limit=limit).must_succeed()
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ def nbdinfo(tools):
         for name, size in (("2", 1 << 40), ("1", 256 << 20), ("", 256 << 20)):
             told = tools.run("nbdinfo", "--size", base.replace("/toolsn2", "/" + name))
             cases.check(int(told.out) == size, f"export {name!r} has {told.out.strip()} bytes.")
-        told = tools.workspace.run("nbdinfo", base.replace("/toolsn2", "/nowhere"), limit=20)
+        told = tools.workspace.run("nbdinfo", base.replace("/toolsn2", "/nowhere"))
         cases.check(told.status != 0, "an export that does not exist was given.")
 
 
@@ -228,7 +228,7 @@ def in_the_background(tools):
         command = [tools.workspace.program("nvmf-connect"), target.uris[NQN],
                    "-q", programs.HOST_NQN, "-I", programs.HOST_ID]
         script = 'set -e; line=$("$@"); echo "$line"; nbdinfo --size "${line#* }"'
-        told = tools.run("bash", "-c", script, "bash", *command, limit=20)
+        told = tools.run("bash", "-c", script, "bash", *command, limit=60)
         cases.check(told.out.startswith("nvmf0n1 nbd+unix:///nvmf0n1?socket="), told.out)
         cases.check(str(64 << 20) in told.out, told.out)
         mode = os.stat(tools.workspace.runtime).st_mode & 0o777
