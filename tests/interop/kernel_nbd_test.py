@@ -58,6 +58,11 @@ class Scene:
     def pid(self):
         return self.run("pidof nvmf-connect").strip()
 
+    def kill_connect(self):
+        """kill -9; it has let go of its name and of everything else when this returns."""
+        self.run("pid=$(pidof nvmf-connect); kill -9 $pid; for i in $(seq 200); do "
+                 "grep -qs '^State:.[^ZX]' /proc/$pid/task/*/status || exit 0; sleep 0.1; done; exit 1")
+
     def show(self):
         """After a failure: what our program had to say."""
         print(self.machine.attempt("tail -n 20 /run/nvmf/*.log; dmesg | tail -n 20")[1])
@@ -153,7 +158,8 @@ def target_killed(scene):
 def connect_killed(scene):
     writes_begin(scene)
     before = scene.pid()
-    scene.run(f"kill -9 {before}; sleep 1; cat /sys/block/nbd0/pid")
+    scene.kill_connect()
+    scene.run("cat /sys/block/nbd0/pid")
     said = scene.connect(FOUR + " --nbd-device auto")
     cases.check(said == "nvmf0n1 /dev/nbd0\nnvmf0n2 /dev/nbd1\n", f"the next one said {said!r}.")
     cases.check(scene.pid() != before, "it is the same process.")
@@ -171,7 +177,7 @@ def one_connection_killed(scene):
     scene.connect(ONE + " --nbd-device /dev/nbd2")
     scene.run("mount -t ext4 /dev/nbd2 /mnt")
     writes_begin(scene)
-    scene.run("kill -9 $(pidof nvmf-connect)")
+    scene.kill_connect()
     said = scene.connect(ONE + " --nbd-device auto")
     cases.check(said == "nvmf0n1 /dev/nbd2\nnvmf0n2 /dev/nbd3\n", f"the next one said {said!r}.")
     writes_end(scene, ONE_ASKED_AGAIN)
