@@ -90,8 +90,16 @@ class Place:
         done = self.run("nvmf-connect", uri or self.uri, *options, limit=limit).must_succeed()
         return dict(programs.NAMESPACE_LINE.match(line).groups() for line in done.out.splitlines())
 
+    def listed(self):
+        """What `nvmf list` says. Where thousands of namespaces make an answer long, a machine that is
+        busy just then may take longer for it than that waits."""
+        def told():
+            done = self.run("nvmf", "list", "-o", "json", limit=LIST_LIMIT)
+            return json.loads(done.out) if done.status == 0 else None
+        return cases.wait_until(told, PATIENCE, "an answer to `nvmf list`")
+
     def connection(self, name="nvmf0"):
-        return next(c for c in self.json("list")["Connections"] if c["name"] == name)
+        return next(c for c in self.listed()["Connections"] if c["name"] == name)
 
     def active(self, target):
         """Every NSID, page after page, as nvme-cli's scripts read them."""
@@ -123,7 +131,7 @@ def many_namespaces(new):
         for target in ("nvmf0", place.uri):
             check(place.active(target) == list(range(1, MANY + 1)), "list-ns lacks some")
         began = time.monotonic()
-        listed = place.json("list", limit=LIST_LIMIT)
+        listed = place.listed()
         rows = place.nvmf("list", limit=LIST_LIMIT).out.splitlines()
         print(f"       {MANY} namespaces: connected in {took:.1f} s, listed twice in "
               f"{time.monotonic() - began:.1f} s")
