@@ -1,6 +1,7 @@
 #include "connection.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <array>
@@ -301,6 +302,19 @@ void Connection::announce() {
   for (const auto& ns : subsystem_->namespaces()) {
     reporter_.print(fmt::format("{} {}", ns->info.name, faces_->line(ns->info)));
   }
+  tell_of_other_places();
+}
+
+/// Scripts rely on a line for each namespace: what more there is does not go there.
+void Connection::tell_of_other_places() {
+  const auto all = subsystem_->namespaces();
+  if (all.empty() || !faces_) return;
+  const host::BlockInfo& first = all.front()->info;
+  const std::vector<std::string> others = faces_->not_in_line(first);
+  if (others.empty()) return;
+  reporter_.complain(fmt::format("note: {} is at {}, too{}; `nvmf list` shows every address",
+                                 first.name, fmt::join(others, " and "),
+                                 all.size() == 1 ? "" : ", and the others likewise"));
 }
 
 /// For the service manager.

@@ -70,6 +70,7 @@ class Connection final : public host::SubsystemEvents {
   void serving(const Result<void>& started);
   void tell_of_short_patience();
   void announce();
+  void tell_of_other_places();
   [[nodiscard]] std::string in_words(std::string_view state) const;
   [[nodiscard]] std::string discovery_uri() const;
   void make_follower();

@@ -95,6 +95,15 @@ std::string Faces::line(const host::BlockInfo& ns) const {
   return line;
 }
 
+std::vector<std::string> Faces::not_in_line(const host::BlockInfo& ns) const {
+  std::vector<std::string> others;
+  for (const auto& face : faces_) {
+    const std::vector<std::string> places = face->places(ns);
+    for (std::size_t i = 1; i < places.size(); ++i) others.push_back(places[i]);
+  }
+  return others;
+}
+
 std::map<std::string, std::string> Faces::variables(const host::BlockInfo& first) const {
   std::map<std::string, std::string> all;
   for (const auto& face : faces_) all.merge(face->variables(first));

@@ -101,6 +101,8 @@ class Faces {
   void add_places(nlohmann::json& to, const host::BlockInfo& ns) const;
   /// The first place of each face, with spaces between them. For one that is attached.
   [[nodiscard]] std::string line(const host::BlockInfo& ns) const;
+  /// All the other places of it.
+  [[nodiscard]] std::vector<std::string> not_in_line(const host::BlockInfo& ns) const;
   [[nodiscard]] std::map<std::string, std::string> variables(const host::BlockInfo& first) const;
   [[nodiscard]] std::vector<std::string> held() const;
   void describe(nlohmann::json& status) const;

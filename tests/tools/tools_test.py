@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -79,6 +80,14 @@ def several_exports(new):
         check(path in uris[0] and uris[1].startswith("nbd://127.0.0.1:"), f"{uris}")
         rows = scene.run("nvmf", "list").must_succeed().out.splitlines()[2:]
         check(len(rows) == 2 and rows[0].endswith(uris[0]) and rows[1].split() == [uris[1]], f"{rows}")
+        check("too;" not in done.err, f"JSON has them all: {done.err!r}")
+        scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
+        done = scene.run("nvmf-connect", scene.uri, "--nbd", "unix:" + path, "--nbd",
+                         "tcp:127.0.0.1:0").must_succeed()
+        check(done.out.split() == ["nvmf0n1", uris[0]], f"a line for each namespace: {done.out!r}")
+        others = re.findall(r"nvmf0n1 is at (nbd://127\.0\.0\.1:\S+), too; `nvmf list`", done.err)
+        check(len(others) == 1, f"the other address: {done.err!r}")
+        scene.run("nbdinfo", "--size", others[0]).must_succeed()
         scene.run("nvmf", "disconnect", "nvmf0").must_succeed()
 
 
