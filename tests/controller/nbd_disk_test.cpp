@@ -51,11 +51,16 @@ class Server {
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     ASSERT_EQ(::posix_spawnp(&pid_, "nbdkit", nullptr, nullptr, argv.data(), environ), 0);
-    for (int tries = 0; tries < 1000 && !listens(); ++tries) ::usleep(10'000);
+    int tries = 0;
+    while (!listens() && ++tries < 6000) ::usleep(10'000);
+    ASSERT_LT(tries, 6000) << "nbdkit does not listen";
   }
   void stop() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    pid_ = -1;
     std::filesystem::remove(socket());
   }
   /// All its threads have stopped: the signal alone reaches one of them first.
@@ -67,7 +72,8 @@ class Server {
   void go_on() const { ::kill(pid_, SIGCONT); }
   /// It has ended by itself; then it can be started again.
   [[nodiscard]] bool ended() {
-    if (::waitpid(pid_, nullptr, WNOHANG) != pid_) return false;
+    if (pid_ <= 0 || ::waitpid(pid_, nullptr, WNOHANG) != pid_) return false;
+    pid_ = -1;
     std::filesystem::remove(socket());
     return true;
   }
@@ -181,6 +187,14 @@ class NbdDiskTest : public testing::Test {
     }
   }
 
+  /// Runs the loop for so long, and not for fewer turns on a busy machine: what was ready when this
+  /// began has been seen to.
+  void run_for(std::chrono::milliseconds time) {
+    const Instant since = loop->now();
+    auto turns = time / std::chrono::milliseconds(5);
+    until([&] { return --turns < 0 && loop->now() - since > time; });
+  }
+
   struct Op : DiskOp {
     bool done = false;
   };
@@ -289,8 +303,7 @@ TEST_F(NbdDiskTest, WhatWaitsForAServerCanBeTakenBackAndAbandoned) {
     prepare(op, DiskOp::Kind::write, 0, kBlock);
     disk->submit(op);
   }
-  const Instant since = loop->now();
-  until([&] { return loop->now() - since > std::chrono::milliseconds(300); });
+  run_for(std::chrono::milliseconds(300));
   disk->abandon(ops[1], Disk::Abandoned::lost);
   EXPECT_FALSE(ops[1].done) << "never inside";
   until([&] { return ops[1].done; });
@@ -316,7 +329,7 @@ TEST_F(NbdDiskTest, AWriteWithoutAnAnswerWaitsForTheFirstCopy) {
   prepare(op, DiskOp::Kind::write, 0, kBlock);
   disk->submit(op);
   const Instant since = loop->now();
-  until([&] { return loop->now() - since > std::chrono::milliseconds(200); });
+  run_for(std::chrono::milliseconds(200));
   EXPECT_FALSE(disk->take_back(op)) << "it may be executed";
   server.stop();
   server.start();
@@ -335,15 +348,12 @@ TEST_F(NbdDiskTest, AQuestionThatWaitsForAServerIsAbandoned) {
   query.found = found;
   query.complete = [](DiskExtents& ended) { static_cast<Query&>(ended).done = true; };
   disk->extents(query);
-  const Instant since = loop->now();
-  until([&] { return loop->now() - since > std::chrono::milliseconds(300); });
+  run_for(std::chrono::milliseconds(300));
   ASSERT_FALSE(query.done);
   disk->abandon_extents(query);
   EXPECT_FALSE(query.done) << "never inside";
-  until([&] { return query.done || loop->now() - since > std::chrono::seconds(5); });
-  EXPECT_TRUE(query.done);
-  EXPECT_EQ(query.error, ECANCELED);
-  if (!query.done) until([&] { return query.done; });
+  until([&] { return query.done; });
+  EXPECT_EQ(query.error, ECANCELED) << "EAGAIN: it waited until the server was given up";
 }
 
 TEST_F(NbdDiskTest, WhatOnlyEverEndsTheConnectionIsNotSentAgainWithoutEnd) {
@@ -353,13 +363,26 @@ TEST_F(NbdDiskTest, WhatOnlyEverEndsTheConnectionIsNotSentAgainWithoutEnd) {
   prepare(op, DiskOp::Kind::read, 0, kBlock);
   disk->submit(op);
   const Instant since = loop->now();
-  for (std::uint32_t sent = 0; sent < kNbdSendsMax && !op.done; ++sent) {
-    until([&] { return op.done || server.ended(); });
+  std::uint32_t ends = 0;
+  bool ended = false;
+  const auto has_ended = [&] { return ended = ended || server.ended(); };
+  while (!op.done) {
+    until([&] { return has_ended() || op.done; });
+    if (!std::exchange(ended, false)) break;
+    ++ends;
     server.start();
   }
-  until([&] { return op.done; });
+  const Duration took = loop->now() - since;
   EXPECT_EQ(op.error, EAGAIN);
-  EXPECT_LT(loop->now() - since, kNbdPatience - std::chrono::seconds(5));
+  if (ends < kNbdSendsMax) {
+    // The end of the last connection may have been seen before that of its server.
+    until([&] { return has_ended() || loop->now() - since > took + std::chrono::seconds(20); });
+    if (ended) ++ends;
+  }
+  EXPECT_LE(ends, kNbdSendsMax);
+  if (took < kNbdPatience) {
+    EXPECT_EQ(ends, kNbdSendsMax);
+  }
 }
 
 TEST_F(NbdDiskTest, AServerThatNeverEndsItsHandshakeIsLeft) {
@@ -400,12 +423,10 @@ TEST_F(NbdDiskTest, OpensNothingWithoutAServerAndGivesUpWhatItOpens) {
     NbdOpener short_lived(*loop, nullptr);
     short_lived.open({NamespaceConfig::parse("nbd:" + server.uri()).value()},
                      [](auto) { FAIL() << "called back after its end"; });
-    const Instant since = loop->now();
-    until([&] { return loop->now() - since > std::chrono::milliseconds(100); });
+    run_for(std::chrono::milliseconds(100));
   }
   server.go_on();
-  const Instant since = loop->now();
-  until([&] { return loop->now() - since > std::chrono::milliseconds(100); });
+  run_for(std::chrono::milliseconds(100));
 }
 
 }  // namespace

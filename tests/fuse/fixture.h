@@ -56,7 +56,7 @@ class FileSystemTest : public testing::Test {
     if (!file_system_) return;
     if (!stopping_.valid()) begin_stop();
     let_go();
-    EXPECT_EQ(stopping_.wait_for(20s), std::future_status::ready);
+    EXPECT_EQ(stopping_.wait_for(60s), std::future_status::ready);
     pool_->stop();
     runner_.join();
     file_system_.reset();

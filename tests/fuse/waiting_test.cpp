@@ -38,20 +38,32 @@ TEST_F(FileSystemTest, AnswersAnInterruptThatCameBeforeTheLoss) {
 
 TEST_F(FileSystemTest, LetsARequestFinishThatIsNearlyDone) {
   mount();
-  disk_.hang = true;
-  const auto soon = kernel_->send_read(kDisk1, 0, 4096);
-  ASSERT_TRUE(hangs(1));
-  kernel_->interrupt(soon);
-  EXPECT_EQ(kernel_->getattr(kDisk1).error, 0);
-  let_go();
-  EXPECT_EQ(kernel_->wait(soon).value_or(Answer{.error = 1}).error, 0);
+  // Half of the patience is for a turn of the loop that had begun before the interrupt was sent.
+  constexpr Duration kLeast = kInterruptPatience / 2;
+  int error = EINTR;
+  // On a busy machine the patience may be over before the device is done: once in a while it is
+  // not.
+  for (int tries = 0; tries < 200 && error == EINTR; ++tries) {
+    disk_.hang = true;
+    const auto soon = kernel_->send_read(kDisk1, 0, 4096);
+    ASSERT_TRUE(hangs(1));
+    settle();
+    const auto start = std::chrono::steady_clock::now();
+    kernel_->interrupt(soon);
+    EXPECT_EQ(kernel_->getattr(kDisk1).error, 0);
+    let_go();
+    error = kernel_->wait(soon).value_or(Answer{.error = 1}).error;
+    if (error == EINTR) ASSERT_GE(std::chrono::steady_clock::now() - start, kLeast);
+  }
+  EXPECT_EQ(error, 0);
   disk_.hang = true;
   const auto never = kernel_->send_read(kDisk1, 0, 4096);
   ASSERT_TRUE(hangs(1));
+  settle();
   const auto start = std::chrono::steady_clock::now();
   kernel_->interrupt(never);
   EXPECT_EQ(kernel_->wait(never).value_or(Answer{}).error, EINTR);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, kInterruptPatience - 10ms);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, kLeast);
 }
 
 TEST_F(FileSystemTest, ReadsNoMoreThanItHasRoomFor) {
@@ -180,11 +192,13 @@ TEST_F(FileSystemTest, GivesMemoryBackThatNobodyUses) {
   disk_.hang = true;
   const auto read = kernel_->send_read(kDisk1, 0, 4096);
   ASSERT_TRUE(hangs(1));
+  discarded_bytes = 0;  // of what went before, if that took long
   std::this_thread::sleep_for(kDiscardAfter + 500ms);
   EXPECT_EQ(discarded_bytes, 0u) << "a request is under way";
   let_go();
   EXPECT_EQ(kernel_->wait(read).value_or(Answer{.error = 1}).data.size(), 4096u);
-  for (int i = 0; i < 10'000 && discarded_bytes == 0; ++i) std::this_thread::sleep_for(1ms);
+  for (int i = 0; i < 60'000 && discarded_bytes <= kMessageBytesMax; ++i)
+    std::this_thread::sleep_for(1ms);
   EXPECT_GT(discarded_bytes, kMessageBytesMax);
   const Bytes data = pattern(150'000, 1);
   EXPECT_EQ(kernel_->write(kDisk1, 0, data).error, 0);
@@ -219,6 +233,7 @@ TEST_F(FileSystemTest, EndsWhatWaitsWhenTheGraceIsOver) {
 }
 
 TEST_F(FileSystemTest, FinishesWhatItCanBeforeItEnds) {
+  options_.grace = 60s;  // the device is let go later than it could be
   mount();
   disk_.hang = true;
   const auto write = kernel_->send_write(kDisk1, 0, pattern(4096, 3));

@@ -124,7 +124,8 @@ TEST_P(LoopTest, ResolvesNumbersAndNames) {
   reactor_->resolve("localhost", [&](auto r) { name = r.value(); });
   reactor_->resolve("bad name with spaces", [&](auto r) { unknown = r.error(); });
   EXPECT_TRUE(numeric.empty());
-  EXPECT_TRUE(until([&] { return !numeric.empty() && !name.empty() && unknown; }));
+  // A name server that does not answer has its own, long patience.
+  EXPECT_TRUE(until([&] { return !numeric.empty() && !name.empty() && unknown; }, 90s));
   EXPECT_EQ(numeric, std::vector<std::string>{"192.0.2.7"});
   EXPECT_TRUE(std::ranges::find(name, "127.0.0.1") != name.end() ||
               std::ranges::find(name, "::1") != name.end());

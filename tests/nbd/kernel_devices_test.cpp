@@ -52,9 +52,9 @@ class KernelDevicesTest : public testing::Test {
 
   /// Runs something on the control loop and waits for it.
   template <typename F>
-  auto on_loop(F f) {
+  auto on_loop(F f, std::size_t reactor = 0) {
     std::promise<decltype(f())> done;
-    reactors_[0]->post([&] {
+    reactors_[reactor]->post([&] {
       if constexpr (std::is_void_v<decltype(f())>) {
         f();
         done.set_value();
@@ -122,7 +122,7 @@ class KernelDevicesTest : public testing::Test {
     if (!face_ || std::exchange(stopped_, true)) return;
     std::promise<void> done;
     on_loop([&] { face_->stop([&] { done.set_value(); }); });
-    EXPECT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+    EXPECT_EQ(done.get_future().wait_for(60s), std::future_status::ready);
   }
   std::vector<KernelDeviceView> views() {
     return on_loop([this] { return face_->views(); });
@@ -131,9 +131,21 @@ class KernelDevicesTest : public testing::Test {
     const std::lock_guard lock(mutex_);
     return told_;
   }
+  std::string gone() {
+    const std::lock_guard lock(mutex_);
+    return gone_;
+  }
+  /// Requests that hang in the devices of a namespace.
+  std::size_t hanging(std::uint32_t nsid) {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < 2; ++i) {
+      n += on_loop([&] { return disks_[nsid][i]->hanging(); }, i);
+    }
+    return n;
+  }
   template <typename F>
   static bool soon(F condition) {
-    for (int i = 0; i < 4000; ++i) {
+    for (int i = 0; i < 12'000; ++i) {
       if (condition()) return true;
       std::this_thread::sleep_for(5ms);
     }
@@ -347,7 +359,7 @@ TEST_F(KernelDevicesTest, DeviceThatSomebodyElseDisconnectsIsGone) {
   ASSERT_TRUE(kernel_.disconnect(0));
   ASSERT_TRUE(soon([this] { return views().empty(); }));
   EXPECT_THAT(told(), HasSubstr("somebody else has disconnected /dev/nbd0"));
-  EXPECT_EQ(gone_, "/dev/nbd0 was disconnected");
+  EXPECT_EQ(gone(), "/dev/nbd0 was disconnected");
   std::this_thread::sleep_for(50ms);
   EXPECT_FALSE(kernel_.configured(0));
   // When the namespace comes anew, there is a device again.
@@ -409,11 +421,10 @@ TEST_F(KernelDevicesTest, StopSaysWhoHoldsADeviceAndWaitsForNobody) {
     Bytes data;
     error = read(0, 1, data);
   });
-  ASSERT_TRUE(soon([this] {
-    return on_loop([this] { return disks_[1][0]->hanging(); }) + disks_[1][1]->hanging() > 0;
-  }));
+  ASSERT_TRUE(soon([this] { return hanging(1) > 0; }));
   std::thread lets_go([this] {
-    std::this_thread::sleep_for(1s);  // the device's own bound, past our grace
+    EXPECT_TRUE(soon([this] { return !kernel_.configured(0); }));
+    std::this_thread::sleep_for(700ms);  // the device's own bound, past our grace
     for (std::size_t i = 0; i < 2; ++i) {
       loops_[i]->post([d = disks_[1][i].get()] { d->let_go(); });
     }
@@ -427,13 +438,16 @@ TEST_F(KernelDevicesTest, StopSaysWhoHoldsADeviceAndWaitsForNobody) {
 }
 
 TEST_F(KernelDevicesTest, DeviceWhoseRepliesNobodyReadsIsMadeAnew) {
-  static std::atomic<int> looks;
-  looks = 0;
-  // Longer than the patience of two devices' making.
-  is_read_ = [](int) { return ++looks > static_cast<int>(kReaderPatience.count()); };
+  static FakeKernel* kernel;
+  kernel = &kernel_;
+  // For the first one there are no threads.
+  is_read_ = [](int) {
+    const std::lock_guard lock(kernel->mutex);
+    return kernel->connects > 1;
+  };
   make(2);
   ASSERT_TRUE(start({1}));
-  EXPECT_GE(kernel_.connects, 2);
+  EXPECT_EQ(kernel_.connects, 2);
   expect_serves(0, 2);
 }
 
@@ -448,7 +462,7 @@ TEST_F(KernelDevicesTest, NamespaceThatGoesWhileItsDeviceIsMadeHoldsUpNoStart) {
     });
     face_->detached(1);
   });
-  EXPECT_EQ(started.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_EQ(started.get_future().wait_for(60s), std::future_status::ready);
   EXPECT_TRUE(soon([this] { return !kernel_.configured(0); }));
 }
 
@@ -462,7 +476,7 @@ TEST_F(KernelDevicesTest, StopTakesAwayADeviceThatWasToStayForItsHolders) {
     face_->stop([&] { done.set_value(); });
   });
   stopped_ = true;
-  EXPECT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_EQ(done.get_future().wait_for(60s), std::future_status::ready);
   EXPECT_FALSE(kernel_.configured(0));
 }
 
@@ -476,7 +490,7 @@ TEST_F(KernelDevicesTest, WhoeverGotTheNumberMeanwhileKeepsTheDevice) {
     face_->stop([&] { done.set_value(); });
   });
   stopped_ = true;
-  EXPECT_EQ(done.get_future().wait_for(30s), std::future_status::ready);
+  EXPECT_EQ(done.get_future().wait_for(60s), std::future_status::ready);
   EXPECT_TRUE(kernel_.configured(0));
   EXPECT_EQ(kernel_.told(0).backend, "somebody's");
 }

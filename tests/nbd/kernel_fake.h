@@ -24,6 +24,17 @@ namespace nvmf::nbd::test {
 
 namespace fs = std::filesystem;
 
+/// Whether all of it came. MSG_WAITALL alone may give less in a thread that has made an io_uring
+/// reactor: the kernel's work for the ring interrupts it as a signal does.
+inline bool receive(int fd, std::byte* to, std::size_t bytes) {
+  for (std::size_t got = 0; got < bytes;) {
+    const ssize_t n = ::recv(fd, to + got, bytes - got, MSG_WAITALL);
+    if (n == 0 || (n < 0 && errno != EINTR)) return false;
+    if (n > 0) got += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
 class FakeKernel {
  public:
   struct Device {
@@ -119,17 +130,14 @@ class FakeKernel {
     }
     std::byte reply[SimpleReply::kBytes];
     pollfd p{.fd = fd, .events = POLLIN, .revents = 0};
-    if (::poll(&p, 1, 20000) != 1 ||
-        ::recv(fd, reply, sizeof reply, MSG_WAITALL) != static_cast<ssize_t>(sizeof reply)) {
+    if (::poll(&p, 1, 60'000) != 1 || !receive(fd, reply, sizeof reply)) {
       return 9999;
     }
     const auto simple = SimpleReply::decode(reply);
     if (!simple || simple->cookie != header.cookie) return 9998;
     if (simple->error == WireError::ok && header.command == Command::read) {
       data.resize(header.length);
-      if (::recv(fd, data.data(), data.size(), MSG_WAITALL) != static_cast<ssize_t>(data.size())) {
-        return 9999;
-      }
+      if (!receive(fd, data.data(), data.size())) return 9999;
     }
     return static_cast<std::uint32_t>(simple->error);
   }

@@ -10,6 +10,7 @@
 #include "frontends/nbd/request.h"
 #include "io/reactor.h"
 #include "io/socket_pair.h"
+#include "kernel_fake.h"
 #include "loop_device.h"
 
 namespace nvmf::nbd {
@@ -212,8 +213,7 @@ TEST(KernelSession, OverAPairOfSockets) {
     sent += static_cast<std::size_t>(n);
   }
   Bytes reply(SimpleReply::kBytes);
-  ASSERT_EQ(::recv(kernel, reply.data(), reply.size(), MSG_WAITALL),
-            static_cast<ssize_t>(reply.size()));
+  ASSERT_TRUE(test::receive(kernel, reply.data(), reply.size()));
   EXPECT_EQ(to_hex(reply), "67446698000000000000000000000001");
   EXPECT_EQ(disk->bytes[4096], std::byte{0x5a});
   ::shutdown(kernel, SHUT_RDWR);  // as the kernel does it
