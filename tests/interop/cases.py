@@ -35,6 +35,7 @@ PACKAGE_OF_PROGRAM = {
     "apt-get": "apt",
     "dpkg": "dpkg",
     "ldd": "libc-bin",
+    "llvm-strip-19": "llvm-19",
 }
 
 

@@ -241,7 +241,7 @@ def main():
                 with open(path, "wb") as disk:
                     disk.truncate(mebibytes << 20)
                 spaces.append(f"file:{path},block={block}")
-            inside = [workspace.program(name) for name in ("nvmf-connect", "nvmf")]
+            inside = [workspace.stripped(name) for name in ("nvmf-connect", "nvmf")]
             with trouble.RestartedTarget(workspace, spaces, address="127.0.0.1") as target, \
                     vm.Vm("disk", programs=inside, processors=QUEUES, memory=640) as machine:
                 machine.run("dmesg -c >/dev/null")

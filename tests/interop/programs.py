@@ -127,6 +127,16 @@ class Workspace:
             raise cases.Lacking(f"{path} is missing: build it first.")
         return path
 
+    def stripped(self, name):
+        """A copy of our own program without what debuggers want, which is most of it: for machines
+        whose files are all in memory."""
+        folder = self.path("stripped")
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, name)
+        subprocess.run([cases.find_program("llvm-strip-19"), "-o", path, self.program(name)],
+                       check=True, timeout=60)
+        return path
+
     def run(self, *argv, limit=60, environment=None):
         """Runs a program to its end. Output goes through files, not pipes: a daemon that it leaves
         behind can then not hold us up. Over the limit is a failure, and ends it."""
