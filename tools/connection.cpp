@@ -66,6 +66,7 @@ frontends::DiskState state_of(host::IoState state) {
 
 std::vector<transport::Loop*> all_loops(io::ReactorPool& pool) {
   std::vector<transport::Loop*> loops;
+  loops.reserve(pool.size());
   for (std::size_t i = 0; i < pool.size(); ++i) loops.push_back(&pool.at(i));
   return loops;
 }
